@@ -1,0 +1,1 @@
+"""What clients talk to: the gRPC services and how errors become statuses."""

@@ -1,0 +1,1 @@
+"""Pure decisions: no clock, random, environment, I/O, logging or async."""

@@ -1,0 +1,1 @@
+"""Use cases and the live state: resolve, build, watch, track, logs."""

@@ -1,0 +1,1 @@
+"""Clients of OCI registries, and where their credentials come from."""

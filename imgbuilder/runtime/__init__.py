@@ -1,0 +1,1 @@
+"""What every part runs on: ownership of tasks, lifecycle, TLS, the gRPC transport."""

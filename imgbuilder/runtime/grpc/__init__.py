@@ -1,0 +1,1 @@
+"""The gRPC transport: grpclib with limits, our codec, and data frames written in one go."""

@@ -1,0 +1,1 @@
+"""Structured logging with redaction, metrics, and the HTTP endpoints that show them."""

@@ -1,0 +1,1 @@
+"""Clients of the workspace manager (gRPC) and of the supervisor in each workspace (HTTP)."""
