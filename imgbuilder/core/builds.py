@@ -270,7 +270,7 @@ def _unchanged(build: Build, _: object) -> Transition:
 
 
 def _image_found(build: Build, _: ImageFound) -> Transition:
-    return Transition(_changed(build, state=BuildState.SUCCEEDED, message=""))
+    return Transition(_changed(build, state=BuildState.SUCCEEDED))
 
 
 def _image_missing(build: Build, _: ImageMissing) -> Transition:
