@@ -1,0 +1,68 @@
+# What a developer does here is a target; `make` alone lists them. Works with GNU make 3.81 and BSD tools.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.up-to-date
+CONFIG ?= config/example.json
+ARGS ?=
+CACHES := .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache build dist
+
+.PHONY: help
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Make the virtual environment .venv with everything in requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup.sh
+	@scripts/setup.sh $(VENV)
+	@touch $@
+
+.PHONY: run
+run: setup ## Run the service: CONFIG=config/example.json ARGS="--verbose"
+	@$(PYTHON) -m imgbuilder run --config $(CONFIG) $(ARGS)
+
+.PHONY: world
+world: setup ## Run what the service talks to: a registry, a workspace manager, a supervisor
+	@$(PYTHON) -m tests.world $(ARGS)
+
+.PHONY: test
+test: setup lint test-programs ## Check everything and run all tests: ARGS="tests/unit -k name" for some
+	@$(PYTHON) -m pytest -q $(ARGS)
+
+.PHONY: test-programs
+test-programs: setup
+	@scripts/test-programs.sh
+
+.PHONY: lint
+lint: setup ## Check style, types, layers, and that the generated code fits protos/
+	@$(PYTHON) -m ruff format --check --quiet . || { echo 'not formatted: run `make format`' >&2; exit 1; }
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m mypy --no-error-summary
+	@$(PYTHON) -c 'import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main(["--no-cache"]))' \
+		> $(VENV)/layers.txt || { cat $(VENV)/layers.txt >&2; exit 1; }
+	@$(PYTHON) scripts/generate_protos.py --check 2> $(VENV)/protos.txt || { cat $(VENV)/protos.txt >&2; exit 1; }
+	@echo 'style, types, layers and generated code: ok'
+
+.PHONY: format
+format: setup ## Format the code, and mend what ruff can mend
+	@$(PYTHON) -m ruff check --quiet --fix-only .
+	@$(PYTHON) -m ruff format .
+
+.PHONY: protos
+protos: setup ## Generate imgbuilder/pb from protos/
+	@$(PYTHON) scripts/generate_protos.py
+
+.PHONY: lock
+lock: setup ## Make requirements.lock anew from pyproject.toml, with the newest versions that fit
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@.cache/uv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
+		--no-header --group dev pyproject.toml -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove everything that was made here: .venv, caches, packages
+	@rm -rf $(VENV) $(CACHES)
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
