@@ -19,7 +19,9 @@ import grpc_tools
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
 GENERATED = ROOT / "imgbuilder" / "pb"
-DOCSTRING = '"""Messages and services of the contract, generated from protos/ by `make protos`: never edited."""\n'
+DOCSTRING = (
+    '"""Messages and services of the contract, generated from protos/ by `make protos`: never edited."""\n'
+)
 
 
 def generate(target: Path) -> None:
@@ -78,7 +80,9 @@ def main(arguments: list[str]) -> int:
         changed = differing(fresh, GENERATED)
         if arguments == ["--check"]:
             for name in changed:
-                print(f"imgbuilder/pb/{name} is not what protos/ generate: run `make protos`", file=sys.stderr)
+                print(
+                    f"imgbuilder/pb/{name} is not what protos/ generate: run `make protos`", file=sys.stderr
+                )
             return 1 if changed else 0
         shutil.rmtree(GENERATED)
         shutil.copytree(fresh, GENERATED)
