@@ -254,7 +254,8 @@ class Tracker:
     def _add(self, build: Build, *, deadline: float) -> _Tracked:
         tracked = _Tracked(build=build, deadline=deadline)
         self._builds[build.build_id] = tracked
-        self._active[build.ref] = build.build_id
+        if not build.state.ended:
+            self._active.setdefault(build.ref, build.build_id)
         self._changed(tracked)
         return tracked
 
