@@ -8,7 +8,7 @@ from typing import Final
 from imgbuilder.core.builds import Build, BuildState
 from imgbuilder.pb.builder import BuildInfo, BuildResponse, BuildStatus, LogInfo
 
-OWNER_TOKEN_HEADER: Final = "x-gitpod-owner-token"
+OWNER_TOKEN_HEADER: Final = "x-gitpod-owner-token"  # noqa: S105  # a name, no token
 
 STATUSES: Final[Mapping[BuildState, BuildStatus]] = {
     BuildState.STARTING: BuildStatus.running,

@@ -65,7 +65,7 @@ def _plain(status: Status) -> Row:
 
 
 def _user_image(status: Status) -> Row:
-    return lambda error, _: Answer(status, "cannot resolve image")
+    return lambda *_: Answer(status, "cannot resolve image")
 
 
 def _user_image_with_cause(error: BaseImageUnresolvedError, _: str) -> Answer:

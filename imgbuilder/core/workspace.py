@@ -148,8 +148,5 @@ def seen(status: WorkspaceStatus) -> WorkspaceSeen | None:
     )
 
 
-def _phase_name(phase: int) -> str:
-    try:
-        return WorkspacePhase(phase).name or str(phase)
-    except ValueError:
-        return str(phase)  # a phase of a newer workspace manager
+def _phase_name(phase: WorkspacePhase) -> str:
+    return phase.name or str(phase.value)  # a phase of a newer workspace manager has no name

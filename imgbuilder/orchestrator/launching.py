@@ -209,7 +209,9 @@ class Launcher:
             except WorkspaceExistsError:
                 raise
             except WorkspaceManagerUnavailableError as error:
-                log.warning("workspace not started yet", build_id=build_id, attempt=attempt, reason=error.fault)
+                log.warning(
+                    "workspace not started yet", build_id=build_id, attempt=attempt, reason=error.fault
+                )
                 if attempt <= RETRIES:
                     await anyio.sleep(attempt)
             except WorkspaceManagerError as error:

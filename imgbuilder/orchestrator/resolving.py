@@ -127,5 +127,3 @@ def _parse(field: str, ref: str) -> Reference:
         return parse_reference(ref)
     except InvalidReferenceError as error:
         raise InvalidInputError(field, str(error)) from error
-
-

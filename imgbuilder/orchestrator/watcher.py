@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import structlog
 
 from imgbuilder.core.backoff import Backoff
@@ -97,7 +98,7 @@ class Watcher:
             self._tracker.see(seen)
             count += 1
             if count % YIELD_EVERY == 0:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
     async def _list_repeatedly(self) -> None:
         unsure = await self._list_until_answered()
