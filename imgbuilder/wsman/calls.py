@@ -1,0 +1,194 @@
+"""Calls over grpclib: with a deadline, cancellable without leaving a trace, with typed errors.
+
+Knows nothing of what is called. Never tries a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Any, Final, Generic, TypeVar
+
+import anyio
+import h2.exceptions
+from grpclib.client import Channel, Stream
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from grpclib.utils import Wrapper
+
+from imgbuilder.wsman.errors import (
+    WorkspaceExistsError,
+    WorkspaceManagerError,
+    WorkspaceManagerUnavailableError,
+)
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+ERRORS: Final = {
+    Status.UNAVAILABLE: WorkspaceManagerUnavailableError,
+    Status.DEADLINE_EXCEEDED: WorkspaceManagerUnavailableError,
+    Status.ALREADY_EXISTS: WorkspaceExistsError,
+}
+
+
+async def ask(
+    channel: Channel,
+    method: str,
+    request: Request,
+    reply_type: type[Reply],
+    *,
+    deadline: float,
+) -> Reply:
+    """The one answer to *request*.
+
+    :param deadline: seconds until it is given up; the other side is told, too.
+    :raises WorkspaceManagerError: see `typed_errors`.
+    """
+    with typed_errors(), anyio.fail_after(deadline):
+        async with channel.request(
+            method,
+            Cardinality.UNARY_UNARY,
+            type(request),
+            reply_type,
+            timeout=deadline,
+        ) as call:
+            call._wrapper = Interruption()  # noqa: SLF001  # see there
+            await call.send_message(request, end=True)
+            reply = await call.recv_message()
+    if reply is None:
+        raise WorkspaceManagerError(Status.INTERNAL.name, "answered OK without a message")
+    return reply
+
+
+@asynccontextmanager
+async def listen(
+    channel: Channel,
+    method: str,
+    request: Request,
+    reply_type: type[Reply],
+    *,
+    deadline: float,
+) -> AsyncIterator[Replies[Reply]]:
+    """The answers to *request*, for as long as they come. Closes *channel* in the end.
+
+    Entering sends the request and waits for nothing: many servers say nothing before their first answer.
+
+    :param deadline: seconds until the request must be sent.
+    :raises WorkspaceManagerError: on entry and by the iterator, see `typed_errors`; never from the block.
+    """
+    async with channel.request(method, Cardinality.UNARY_STREAM, type(request), reply_type) as call:
+        call._wrapper = Interruption()  # noqa: SLF001  # see there
+        try:
+            with typed_errors(), anyio.fail_after(deadline):
+                await call.send_message(request, end=True)
+            yield Replies(call)
+        finally:
+            channel.close()  # or leaving the call would wait for the end of the stream
+
+
+class Replies(Generic[Reply]):
+    """Iterates over the answers of a streaming call, until it ends with OK.
+
+    :raises WorkspaceManagerError: if it ends otherwise.
+    """
+
+    def __init__(self, call: Stream[Any, Reply]) -> None:
+        self._call = call
+        self._ended = False
+
+    def __aiter__(self) -> Replies[Reply]:
+        return self
+
+    async def __anext__(self) -> Reply:
+        if not self._ended:
+            with typed_errors():
+                reply = await self._receive()
+            if reply is not None:
+                return reply
+            self._ended = True
+        raise StopAsyncIteration
+
+    async def _receive(self) -> Reply | None:
+        try:
+            reply = await self._call.recv_message()
+            if reply is None:
+                await self._call.recv_trailing_metadata()
+        except StreamTerminatedError:
+            # Servers reset a stream right after its status: the status counts
+            self._call._maybe_raise()  # noqa: SLF001  # as leaving the call does
+            raise
+        return reply
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Raise what grpclib, h2 and the network raise as a `WorkspaceManagerError`.
+
+    :raises WorkspaceManagerUnavailableError: for UNAVAILABLE, a connection that can't be had or breaks, and
+        no answer in time.
+    :raises WorkspaceExistsError: for ALREADY_EXISTS.
+    :raises WorkspaceManagerError: for any other status, and answers that are no gRPC.
+    """
+    try:
+        yield
+    except GRPCError as error:
+        kind = ERRORS.get(error.status, WorkspaceManagerError)
+        raise kind(error.status.name, error.message or "") from error
+    except TimeoutError as error:
+        raise WorkspaceManagerUnavailableError(Status.DEADLINE_EXCEEDED.name, "no answer in time") from error
+    except (StreamTerminatedError, OSError, h2.exceptions.ProtocolError) as error:
+        fault = str(error) or type(error).__name__
+        raise WorkspaceManagerUnavailableError(Status.UNAVAILABLE.name, fault) from error
+    except (ProtocolError, AssertionError, NotImplementedError) as error:
+        # grpclib asserts that messages are complete, and knows no compression
+        raise WorkspaceManagerError(Status.INTERNAL.name, f"not an answer: {error}") from error
+
+
+class Interruption(Wrapper):
+    """How grpclib ends a call that waits (the connection breaks, the stream is reset), without a trace.
+
+    grpclib cancels the waiting task, and puts the reason in the place of the `CancelledError`. The task would
+    go on counting as cancelled, which makes cancel scopes around the call take their own later cancellation
+    for somebody else's. So the cancellation is taken back here. One that came from elsewhere at the same time
+    is not lost: it goes on instead of the reason.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cancellations = 0
+        self._counted_before = 0
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._counted_before = _task().cancelling()
+
+    def cancel(self, error: Exception) -> None:
+        """End the call with *error*."""
+        self._cancellations += len(self._tasks)
+        super().cancel(error)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        task = _task()
+        while self._cancellations:
+            task.uncancel()
+            self._cancellations -= 1
+        cancelled_elsewhere = task.cancelling() > self._counted_before
+        if cancelled_elsewhere and isinstance(error, asyncio.CancelledError):
+            self._tasks.discard(task)
+            return
+        super().__exit__(kind, error, traceback)
+
+
+def _task() -> asyncio.Task[object]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a call needs a task")
+    return task
