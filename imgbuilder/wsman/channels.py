@@ -9,6 +9,7 @@ from typing import Final
 from grpclib.client import Channel
 from grpclib.config import Configuration
 
+from imgbuilder.runtime.grpc.codec import ProtoCodec
 from imgbuilder.wsman.target import Target
 
 SERVER_NAME: Final = "ws-manager"
@@ -43,4 +44,4 @@ def open_channel(target: Target, tls: ClientTls | None) -> Channel:
         context = ssl.create_default_context(cafile=tls.ca)
         context.load_cert_chain(tls.crt, tls.key)
         context.set_alpn_protocols(["h2"])
-    return Channel(target.host, target.port, ssl=context, config=config)
+    return Channel(target.host, target.port, codec=ProtoCodec(), ssl=context, config=config)

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import grpclib.server
 from grpclib.encoding.base import CodecBase
-from grpclib.encoding.proto import ProtoCodec
 from grpclib.protocol import H2Protocol
+
+from imgbuilder.runtime.grpc.codec import ProtoCodec
 
 HOST: Final = "127.0.0.1"
 
@@ -44,6 +45,7 @@ class RecordingCodec(ProtoCodec):
     """Keeps the bytes of every message of *kinds* that is received."""
 
     def __init__(self, *kinds: type[Any]) -> None:
+        super().__init__()
         self.received: dict[type[Any], list[bytes]] = {kind: [] for kind in kinds}
 
     def decode(self, data: bytes, message_type: Any) -> Any:

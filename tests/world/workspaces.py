@@ -13,46 +13,29 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import anyio
-import grpclib.const
-from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
-from grpclib.server import Stream
 
 from imgbuilder.pb.wsman import (
-    DescribeWorkspaceRequest,
-    DescribeWorkspaceResponse,
-    GetWorkspacesRequest,
-    GetWorkspacesResponse,
+    MetadataFilter,
     StartWorkspaceRequest,
-    StartWorkspaceResponse,
-    StopWorkspacePolicy,
-    StopWorkspaceRequest,
-    StopWorkspaceResponse,
-    SubscribeRequest,
-    SubscribeResponse,
     WorkspaceAuthentication,
-    WorkspaceConditionBool,
     WorkspaceConditions,
-    WorkspaceManagerBase,
     WorkspaceMetadata,
     WorkspacePhase,
     WorkspaceSpec,
     WorkspaceStatus,
 )
 from tests.world.faults import Faults
+from tests.world.service import WorkspaceService
 from tests.world.serving import GrpcServer, RecordingCodec
-from tests.world.subscribers import Subscriber, matches
+from tests.world.subscribers import Subscriber
 
-SUBSCRIBE: Final = "/wsman.WorkspaceManager/Subscribe"
 BACKLOG: Final = 256
 PATIENCE: Final = 10.0
 """Seconds a test waits for a condition before it fails."""
-
-Request = TypeVar("Request")
-Reply = TypeVar("Reply")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,7 +71,7 @@ class Call:
     request: Any
 
 
-class WorkspaceManager(WorkspaceManagerBase):
+class WorkspaceManager:
     """Use as an async context manager: it serves from entering to leaving.
 
     :param port: 0 for any that is free; known as *port* once it serves.
@@ -146,7 +129,7 @@ class WorkspaceManager(WorkspaceManagerBase):
 
     async def start(self) -> None:
         """Serve, on the same port as before if there was one."""
-        self._server = GrpcServer([self], codec=self.codec)
+        self._server = GrpcServer([WorkspaceService(self)], codec=self.codec)
         self.port = await self._server.listen(self.port, tls=self._tls)
 
     async def stop(self) -> None:
@@ -281,98 +264,24 @@ class WorkspaceManager(WorkspaceManagerBase):
         """Wait until exactly *count* subscriptions are open."""
         await self.wait_until(lambda: self.subscribers == count)
 
-    # --- what it answers --------------------------------------------------------------------------------
+    # --- what the service asks of it --------------------------------------------------------------------
 
-    async def start_workspace(self, message: StartWorkspaceRequest) -> StartWorkspaceResponse:
-        """StartWorkspace."""
+    def record(self, method: str, request: Any) -> None:
+        """Take down a call that came in."""
+        self.calls.append(Call(method=method, request=request))
+        self._notify()
 
-        def start(request: StartWorkspaceRequest) -> StartWorkspaceResponse:
-            if request.id in self.workspaces:
-                raise GRPCError(Status.ALREADY_EXISTS, f"workspace {request.id} already exists")
-            workspace = self.add(request)
-            self.on_start(workspace)
-            return StartWorkspaceResponse(url=workspace.url, owner_token=workspace.owner_token)
-
-        return await self._answer("StartWorkspace", message, start)
-
-    async def stop_workspace(self, message: StopWorkspaceRequest) -> StopWorkspaceResponse:
-        """StopWorkspace."""
-
-        def stop(request: StopWorkspaceRequest) -> StopWorkspaceResponse:
-            self._find(request.id)
-            aborted = request.policy is StopWorkspacePolicy.ABORT
-            self.advance(
-                request.id,
-                WorkspacePhase.STOPPING,
-                stopped_by_request=WorkspaceConditionBool.TRUE,
-                aborted=WorkspaceConditionBool.TRUE if aborted else WorkspaceConditionBool.FALSE,
-            )
-            self.advance(request.id, WorkspacePhase.STOPPED)
-            return StopWorkspaceResponse()
-
-        return await self._answer("StopWorkspace", message, stop)
-
-    async def describe_workspace(self, message: DescribeWorkspaceRequest) -> DescribeWorkspaceResponse:
-        """DescribeWorkspace."""
-
-        def describe(request: DescribeWorkspaceRequest) -> DescribeWorkspaceResponse:
-            return DescribeWorkspaceResponse(status=self._find(request.id).status)
-
-        return await self._answer("DescribeWorkspace", message, describe)
-
-    async def get_workspaces(self, message: GetWorkspacesRequest) -> GetWorkspacesResponse:
-        """GetWorkspaces."""
-
-        def get(request: GetWorkspacesRequest) -> GetWorkspacesResponse:
-            statuses = (workspace.status for workspace in self.workspaces.values())
-            return GetWorkspacesResponse(
-                status=[status for status in statuses if matches(request.must_match, status)],
-            )
-
-        return await self._answer("GetWorkspaces", message, get)
-
-    async def _subscribe(self, stream: Stream[SubscribeRequest, SubscribeResponse]) -> None:
-        request = await stream.recv_message()
-        assert request is not None
-        subscriber = await self._answer(
-            "Subscribe",
-            request,
-            lambda request: Subscriber(request.must_match, self._backlog),
-        )
+    @contextmanager
+    def subscribed(self, must_match: MetadataFilter | None) -> Iterator[Subscriber]:
+        """Someone who is told of changes as long as the block lasts."""
+        subscriber = Subscriber(must_match, self._backlog)
         self._subscribers.add(subscriber)
         self._notify()
         try:
-            await subscriber.run(stream)
+            yield subscriber
         finally:
             self._subscribers.discard(subscriber)
             self._notify()
-
-    def __mapping__(self) -> dict[str, grpclib.const.Handler]:
-        # the generated Subscribe iterates over a handler without closing it
-        subscribe = grpclib.const.Handler(
-            self._subscribe,
-            Cardinality.UNARY_STREAM,
-            SubscribeRequest,
-            SubscribeResponse,
-        )
-        return {**super().__mapping__(), SUBSCRIBE: subscribe}
-
-    async def _answer(self, method: str, request: Request, effect: Callable[[Request], Reply]) -> Reply:
-        self.calls.append(Call(method=method, request=request))
-        self._notify()
-        fault = self.faults.next(method)
-        if fault is not None and not fault.after:
-            await fault.strike()
-        reply = effect(request)
-        if fault is not None and fault.after:
-            await fault.strike()
-        return reply
-
-    def _find(self, workspace_id: str) -> Workspace:
-        try:
-            return self.workspaces[workspace_id]
-        except KeyError:
-            raise GRPCError(Status.NOT_FOUND, f"workspace {workspace_id} does not exist") from None
 
     def _publish(self, status: WorkspaceStatus) -> None:
         if self._held is not None:
