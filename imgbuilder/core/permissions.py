@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -74,6 +75,14 @@ class Credentials:
     def anonymous(self) -> bool:
         """Whether there is nothing in it that a registry could be shown."""
         return not (self.username or self.password or self.identity_token or self.registry_token)
+
+    def fingerprint(self) -> bytes:
+        """The same for equal credentials only, of a fixed size, and tells nothing about them: a cache's key."""
+        fields = [self.username, *(secret.reveal() for secret in self._secrets())]
+        return hashlib.sha256(json.dumps(fields).encode()).digest()
+
+    def _secrets(self) -> tuple[Secret, ...]:
+        return self.password, self.identity_token, self.registry_token, self.auth
 
 
 def basic_credentials(username: str, password: str) -> Credentials:

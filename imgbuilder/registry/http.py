@@ -1,0 +1,300 @@
+"""HTTP exchanges with registries and token servers, and nothing of what they mean.
+
+Bounds each in time, size and number per host, follows redirects without carrying credentials along, and types
+what httpx raises. Neither retries nor answers challenges.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+import anyio
+import httpx
+
+from imgbuilder import __version__
+from imgbuilder.core.secrets import Secret
+from imgbuilder.registry.errors import RegistryError, RegistryFaultError, RegistryUnreachableError
+
+# Both log addresses, at levels people turn on, and those of redirects are signed: as good as a password.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+READING: Final = frozenset({"GET", "HEAD"})
+MOST_REDIRECTS: Final = 5
+MOST_CONNECTIONS: Final = 128
+IDLE_CONNECTION: Final = 60.0
+"""Seconds that a connection is kept for the next request."""
+
+LONGEST_ERROR: Final = 64 * 1024
+"""Bytes that are read of the body of an answer that is no success."""
+
+MOST_LABELS: Final = 64
+"""Registries that metrics tell apart. Requests name registries, so there is no end to them."""
+
+
+class RegistryMetrics(Protocol):
+    """What is counted here."""
+
+    def registry_request(self, registry: str, method: str, status: str, seconds: float) -> None:
+        """One request was answered with the HTTP status *status*, or ended with ``timeout`` or ``error``."""
+        ...
+
+    def token_cache(self, hit: bool) -> None:
+        """A token was needed, and was there or not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to send. It may be sent more than once.
+
+    :ivar registry: the name for errors and metrics.
+    :ivar authorization: the value of that header; empty for none. Only the host of *url* ever sees it.
+    :ivar limit: how many bytes of body a successful answer may have.
+    """
+
+    registry: str
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    authorization: Secret = Secret("")  # noqa: RUF009  # a constant: secrets do not change
+    content: bytes | None = field(default=None, repr=False)
+    limit: int = LONGEST_ERROR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back.
+
+    :ivar body: whole if *status* is a success; otherwise its beginning.
+    :ivar elsewhere: whether it comes from another host than was asked, after a redirect.
+    """
+
+    status: int
+    headers: httpx.Headers
+    body: bytes = field(repr=False)
+    elsewhere: bool = False
+
+
+class Http:
+    """One pool of connections. Use as an async context manager, once."""
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        connections_per_host: int,
+        metrics: RegistryMetrics,
+        may_go: Callable[[str, str], bool],
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """
+        :param timeout: seconds that a request may take, from the moment it has a connection slot of its host.
+        :param may_go: whether a redirect to the first address is fine where one comes from the second.
+        :param ssl_context: by default the system's trust store, or what ``SSL_CERT_FILE`` names.
+        """  # noqa: D205, D212  # only parameters to describe
+        self._timeout = timeout
+        self._metrics = metrics
+        self._may_go = may_go
+        self._slots = _Slots(connections_per_host)
+        self._connections_per_host = connections_per_host
+        self._labels: set[str] = set()
+        self._client = httpx.AsyncClient(
+            verify=ssl_context or ssl.create_default_context(),
+            timeout=None,  # noqa: S113  # there is one time limit, around everything
+            follow_redirects=False,
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+            limits=httpx.Limits(
+                max_connections=MOST_CONNECTIONS,
+                max_keepalive_connections=MOST_CONNECTIONS,
+                keepalive_expiry=IDLE_CONNECTION,
+            ),
+            # A compressed body has another digest, and no bound on what it unpacks to.
+            headers={"User-Agent": f"imgbuilder/{__version__}", "Accept-Encoding": "identity"},
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._client.__aexit__(kind, error, traceback)
+
+    async def exchange(self, request: Request) -> Answer:
+        """Send *request*, follow redirects if it only reads, and read the answer. Any status is an answer.
+
+        :raises RegistryUnreachableError: without connection, or an answer in time.
+        :raises RegistryFaultError: if the answer is too long, or leads astray.
+        """
+        url, authorization, elsewhere = _url(request.registry, request.url), request.authorization, False
+        for _ in range(MOST_REDIRECTS + 1):
+            answer = await self._send(request, url, authorization)
+            location = answer.headers.get("location")
+            if answer.status not in REDIRECTS or location is None or request.method not in READING:
+                return replace(answer, elsewhere=elsewhere)
+            target = _url(request.registry, location, seen_from=url)
+            if not self._may_go(str(target), str(url)):
+                raise RegistryFaultError(request.registry, "redirects to where no request may go")
+            if _origin(target) != _origin(url):
+                # Gone for good: a host that sends us back could choose what is asked there in our name.
+                authorization, elsewhere = Secret(""), True
+            url = target
+        raise RegistryFaultError(request.registry, f"redirects more than {MOST_REDIRECTS} times")
+
+    async def _send(self, request: Request, url: httpx.URL, authorization: Secret) -> Answer:
+        async with self._slots.of(str(_origin(url))):
+            started = anyio.current_time()
+            status = "cancelled"
+            try:
+                with anyio.move_on_after(self._timeout), _typed(request.registry):
+                    answer = await self._send_on_any_connection(request, url, authorization)
+                    status = str(answer.status)
+                    return answer
+                status = "timeout"
+            except RegistryError:
+                status = "error"
+                raise
+            finally:
+                seconds = anyio.current_time() - started
+                self._metrics.registry_request(self._label(request.registry), request.method, status, seconds)
+        raise RegistryUnreachableError(request.registry, f"no answer within {self._timeout:g} s")
+
+    async def _send_on_any_connection(
+        self,
+        request: Request,
+        url: httpx.URL,
+        authorization: Secret,
+    ) -> Answer:
+        """Send again at once where a kept connection turns out to be closed: the server saw no request."""
+        headers = dict(request.headers)
+        if authorization:
+            headers["Authorization"] = authorization.reveal()
+        kept = self._connections_per_host if request.method in READING else 0
+        while True:
+            connecting = _Connecting()
+            built = self._client.build_request(
+                request.method,
+                url,
+                headers=headers,
+                content=request.content,
+                extensions={"trace": connecting},
+            )
+            try:
+                response = await self._client.send(built, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if connecting.happened or not kept:
+                    raise
+                kept -= 1
+                continue
+            try:
+                body = await _body(request, response)
+            finally:
+                await response.aclose()
+            return Answer(status=response.status_code, headers=response.headers, body=body)
+
+    def _label(self, registry: str) -> str:
+        if registry not in self._labels:
+            if len(self._labels) >= MOST_LABELS:
+                return "other"
+            self._labels.add(registry)
+        return registry
+
+
+class _Connecting:
+    """Learns from httpcore whether a request opened a connection or used a kept one."""
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    async def __call__(self, event: str, _: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.started":
+            self.happened = True
+
+
+class _Slots:
+    """Bounds how many requests a host gets at a time. Hosts without requests are forgotten."""
+
+    def __init__(self, per_host: int) -> None:
+        self._per_host = per_host
+        self._hosts: dict[str, tuple[anyio.Semaphore, set[object]]] = {}
+
+    @asynccontextmanager
+    async def of(self, host: str) -> AsyncIterator[None]:
+        slots, users = self._hosts.setdefault(host, (anyio.Semaphore(self._per_host), set()))
+        user = object()
+        users.add(user)
+        try:
+            async with slots:
+                yield
+        finally:
+            users.discard(user)
+            if not users:
+                self._hosts.pop(host, None)
+
+
+async def _body(request: Request, response: httpx.Response) -> bytes:
+    success = response.is_success
+    limit = request.limit if success else LONGEST_ERROR
+    if success and response.headers.get("content-encoding", "identity") != "identity":
+        raise RegistryFaultError(request.registry, "its answer is encoded, which nobody asked for")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            if success:
+                raise RegistryFaultError(request.registry, f"its answer is longer than {limit} bytes")
+            break
+    return bytes(body[:limit])
+
+
+def _url(registry: str, text: str, *, seen_from: httpx.URL | None = None) -> httpx.URL:
+    """The address *text*, less userinfo, which would be sent as credentials, and fragment."""
+    with _typed(registry):
+        url = httpx.URL(text) if seen_from is None else seen_from.join(text)
+        return url.copy_with(username=None, password=None, fragment=None)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+@contextmanager
+def _typed(registry: str) -> Generator[None]:
+    """Turn what httpx raises into errors of ours. Their texts say nothing that came from elsewhere."""
+    try:
+        yield
+    except httpx.ConnectError as error:
+        fault = "no connection"
+        if _caused_by(error, ssl.SSLCertVerificationError):
+            fault = "its certificate is not trusted"
+        elif _caused_by(error, ssl.SSLError):
+            fault = "no TLS connection"
+        raise RegistryUnreachableError(registry, fault) from error
+    except httpx.TransportError as error:
+        if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
+            raise RegistryFaultError(registry, "the request can't be sent") from error
+        raise RegistryUnreachableError(registry, "the connection broke") from error
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        # UnicodeError: a host name that the resolver can't encode.
+        raise RegistryFaultError(registry, "the request can't be sent") from error
+
+
+def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
