@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from typing import Final
 
 from grpclib.client import Channel
@@ -13,22 +12,11 @@ from imgbuilder.runtime.grpc.codec import ProtoCodec
 from imgbuilder.wsman.target import Target
 
 SERVER_NAME: Final = "ws-manager"
+"""What the certificate of a workspace manager says, whatever its address is."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientTls:
-    """Files in PEM: whom to trust, and what to show."""
-
-    ca: str
-    crt: str
-    key: str
-
-
-def open_channel(target: Target, tls: ClientTls | None) -> Channel:
-    """A channel to *target*, which connects when it is first used.
-
-    :raises OSError: if a file of *tls* can't be read, or is not what it should be.
-    """
+def open_channel(target: Target, tls: ssl.SSLContext | None) -> Channel:
+    """A channel to *target*, which connects when it is first used, and again when the connection broke."""
     config = Configuration(
         _keepalive_time=10,
         _keepalive_timeout=10,
@@ -39,9 +27,4 @@ def open_channel(target: Target, tls: ClientTls | None) -> Channel:
         http2_connection_window_size=64 << 20,
         ssl_target_name_override=SERVER_NAME if tls else None,
     )
-    context = None
-    if tls:
-        context = ssl.create_default_context(cafile=tls.ca)
-        context.load_cert_chain(tls.crt, tls.key)
-        context.set_alpn_protocols(["h2"])
-    return Channel(target.host, target.port, codec=ProtoCodec(), ssl=context, config=config)
+    return Channel(target.host, target.port, codec=ProtoCodec(), ssl=tls, config=config)

@@ -6,6 +6,7 @@ Moves messages and types errors. It keeps no state of workspaces, tries nothing 
 from __future__ import annotations
 
 import builtins
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -33,7 +34,7 @@ from imgbuilder.pb.wsman import (
     SubscribeResponse,
 )
 from imgbuilder.wsman.calls import Replies, ask, listen
-from imgbuilder.wsman.channels import ClientTls, open_channel
+from imgbuilder.wsman.channels import open_channel
 from imgbuilder.wsman.errors import WorkspaceManagerError, WorkspaceManagerUnavailableError
 from imgbuilder.wsman.target import parse_target
 
@@ -56,7 +57,7 @@ class WorkspaceManagerClient:
     and made again when it broke.
 
     :param address: see `parse_target`.
-    :param tls: None for plaintext.
+    :param tls: see `imgbuilder.runtime.tls.client_context`; None for plaintext.
     :param call_deadline: seconds a call may take, connecting included.
     :param subscribe_deadline: seconds until a subscription must be open.
     :raises InvalidInputError: if *address* can't be used.
@@ -66,7 +67,7 @@ class WorkspaceManagerClient:
         self,
         address: str,
         *,
-        tls: ClientTls | None = None,
+        tls: ssl.SSLContext | None = None,
         call_deadline: float = CALL_DEADLINE,
         subscribe_deadline: float = SUBSCRIBE_DEADLINE,
     ) -> None:

@@ -1,30 +1,22 @@
-"""Certificates for the TLS tests: an authority, servers and clients it vouches for, as files and as contexts."""
+"""Certificates for the TLS tests: authorities, and the files of servers and clients that they vouch for."""
 
 from __future__ import annotations
 
-import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import trustme
 
+from imgbuilder.runtime.tls import TlsFiles
+
 WORKSPACE_MANAGER: Final = "ws-manager"
 """The name that image builders expect of a workspace manager."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyPair:
-    """A certificate and its key, in PEM files."""
-
-    crt: Path
-    key: Path
 
 
 class Authority:
     """Issues certificates, and writes them to *folder*.
 
-    :ivar ca: its own certificate, for those who trust it.
+    :ivar ca: the file with its own certificate, for those who trust it.
     """
 
     def __init__(self, folder: Path, *, name: str = "ca") -> None:
@@ -34,25 +26,18 @@ class Authority:
         self.ca = folder / f"{name}.crt"
         self._authority.cert_pem.write_to_path(str(self.ca))
 
-    def issue(self, *identities: str) -> KeyPair:
-        """A certificate for host names or IP addresses; replaces the files of an earlier one."""
-        issued = self._authority.issue_cert(*identities)
-        stem = f"{self._name}-{identities[0]}"
-        pair = KeyPair(crt=self._folder / f"{stem}.crt", key=self._folder / f"{stem}.key")
-        for number, part in enumerate(issued.cert_chain_pems):
-            part.write_to_path(str(pair.crt), append=number > 0)
-        issued.private_key_pem.write_to_path(str(pair.key))
-        return pair
+    def files(self, *identities: str, issuer: Authority | None = None) -> TlsFiles:
+        """What one side of a connection needs that trusts this authority.
 
-    def server_context(self, pair: KeyPair, *, require_client: bool = False) -> ssl.SSLContext:
-        """TLS for a gRPC server that shows *pair*.
+        Asked again for the same first identity, it writes the same files anew.
 
-        :param require_client: whether clients must show a certificate of this authority.
+        :param identities: host names or IP addresses of the certificate.
+        :param issuer: the authority that issues it, where that is another.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pair.crt, pair.key)
-        context.set_alpn_protocols(["h2"])
-        if require_client:
-            context.load_verify_locations(self.ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
+        issued = (issuer or self)._authority.issue_cert(*identities)
+        certificate = self._folder / f"{self._name}-{identities[0]}.crt"
+        key = certificate.with_suffix(".key")
+        for number, part in enumerate(issued.cert_chain_pems):
+            part.write_to_path(str(certificate), append=number > 0)
+        issued.private_key_pem.write_to_path(str(key))
+        return TlsFiles(ca=str(self.ca), certificate=str(certificate), key=str(key))

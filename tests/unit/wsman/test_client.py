@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from grpclib.exceptions import GRPCError
 
 from imgbuilder.core.secrets import Secret
 from imgbuilder.pb.wsman import StartWorkspaceRequest, StopWorkspacePolicy, WorkspacePhase
-from imgbuilder.wsman.channels import ClientTls
+from imgbuilder.runtime.tls import client_context, server_context
 from imgbuilder.wsman.client import WorkspaceManagerClient
 from imgbuilder.wsman.errors import (
     WorkspaceExistsError,
@@ -330,7 +331,7 @@ class TestTls:
     async def test_both_sides_show_certificates(self, tmp_path: Path) -> None:
         """Calls and subscriptions work when each side trusts the other, whatever the address is."""
         authority = Authority(tmp_path)
-        context = authority.server_context(authority.issue(WORKSPACE_MANAGER), require_client=True)
+        context = server_context(authority.files(WORKSPACE_MANAGER), require_client_certificate=True)
         async with (
             WorkspaceManager(tls=context) as manager,
             WorkspaceManagerClient(manager.address, tls=_tls(authority)) as client,
@@ -342,7 +343,7 @@ class TestTls:
     async def test_another_name_is_refused(self, tmp_path: Path) -> None:
         """A server that is not called ws-manager gets no request."""
         authority = Authority(tmp_path)
-        context = authority.server_context(authority.issue("127.0.0.1"))
+        context = server_context(authority.files("127.0.0.1"))
         async with (
             WorkspaceManager(tls=context) as manager,
             WorkspaceManagerClient(manager.address, tls=_tls(authority)) as client,
@@ -354,9 +355,8 @@ class TestTls:
     async def test_a_client_that_is_not_trusted(self, tmp_path: Path) -> None:
         """A client whose certificate is refused sees unavailability."""
         authority, other = Authority(tmp_path), Authority(tmp_path, name="other")
-        context = authority.server_context(authority.issue(WORKSPACE_MANAGER), require_client=True)
-        pair = other.issue("client")
-        tls = ClientTls(ca=str(authority.ca), crt=str(pair.crt), key=str(pair.key))
+        context = server_context(authority.files(WORKSPACE_MANAGER), require_client_certificate=True)
+        tls = client_context(authority.files("client", issuer=other))
         async with (
             WorkspaceManager(tls=context) as manager,
             WorkspaceManagerClient(manager.address, tls=tls) as client,
@@ -372,6 +372,5 @@ class TestTls:
                 await client.list()
 
 
-def _tls(authority: Authority) -> ClientTls:
-    pair = authority.issue("image-builder")
-    return ClientTls(ca=str(authority.ca), crt=str(pair.crt), key=str(pair.key))
+def _tls(authority: Authority) -> ssl.SSLContext:
+    return client_context(authority.files("image-builder"))
