@@ -125,14 +125,17 @@ def _digest_of(ref: str) -> str | None:
 
 def seen(status: WorkspaceStatus) -> WorkspaceSeen | None:
     """What *status* says of a build; None if it is not the workspace of one."""
-    metadata = status.metadata or WorkspaceMetadata()
+    # "is None" throughout: the truth of a generated message is found by comparing all its fields
+    metadata = status.metadata
+    if metadata is None:
+        return None
     annotations = metadata.annotations
     ref = annotations.get("ref", "")
     if not metadata.meta_id or not ref or not MANAGED_BY.items() <= annotations.items():
         return None
-    conditions = status.conditions or WorkspaceConditions()
-    url = status.spec.url if status.spec else ""
-    owner_token = status.auth.owner_token if status.auth else ""
+    conditions = WorkspaceConditions() if status.conditions is None else status.conditions
+    url = "" if status.spec is None else status.spec.url
+    owner_token = "" if status.auth is None else status.auth.owner_token
     return WorkspaceSeen(
         build_id=metadata.meta_id,
         ref=ref,

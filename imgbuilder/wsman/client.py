@@ -126,7 +126,7 @@ class WorkspaceManagerClient:
             if error.code == Status.NOT_FOUND.name:
                 return None
             raise
-        return seen(reply.status) if reply.status else None
+        return None if reply.status is None else seen(reply.status)
 
     async def list(self, *, ref: str | None = None) -> builtins.list[WorkspaceSeen]:
         """The workspaces that are image builds, all or those of one workspace image *ref*.
@@ -204,6 +204,6 @@ class Subscription:
 
     async def __anext__(self) -> WorkspaceSeen:
         async for reply in self._replies:
-            if reply.status and (workspace := seen(reply.status)):
+            if reply.status is not None and (workspace := seen(reply.status)):
                 return workspace
         raise StopAsyncIteration
