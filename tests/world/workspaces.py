@@ -21,6 +21,7 @@ from grpclib.exceptions import GRPCError
 from imgbuilder.pb.wsman import (
     MetadataFilter,
     StartWorkspaceRequest,
+    StartWorkspaceSpec,
     WorkspaceAuthentication,
     WorkspaceConditions,
     WorkspaceMetadata,
@@ -55,7 +56,7 @@ class Workspace:
     @property
     def annotations(self) -> dict[str, str]:
         """What the request said of the build: ``ref``, ``baseref``, ``managed-by``."""
-        return self.request.metadata.annotations if self.request.metadata else {}
+        return {} if self.request.metadata is None else self.request.metadata.annotations
 
     @property
     def ref(self) -> str:
@@ -80,7 +81,8 @@ class WorkspaceManager:
     :param place: gives a new workspace the address of its supervisor, for its id and owner token.
     :ivar calls: every call so far.
     :ivar faults: what is to go wrong.
-    :ivar on_start: is called with each workspace that was started, before the caller gets its answer.
+    :ivar on_start: is called with each workspace that a call started, before the caller gets its answer.
+    :ivar on_end: is called with each workspace that is there no more.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class WorkspaceManager:
         self.calls: list[Call] = []
         self.faults = Faults()
         self.on_start: Callable[[Workspace], None] = lambda _: None
+        self.on_end: Callable[[Workspace], None] = lambda _: None
         self.codec = RecordingCodec(StartWorkspaceRequest)
         self._tls = tls
         self._backlog = backlog
@@ -147,7 +150,8 @@ class WorkspaceManager:
         """
         await self.stop()
         if forgetful:
-            self.workspaces.clear()
+            for workspace_id in list(self.workspaces):
+                self.vanish(workspace_id)
         yield
         await self.start()
 
@@ -171,41 +175,43 @@ class WorkspaceManager:
         :param conditions: fields of `WorkspaceConditions` to set beside those that are set.
         """
         workspace = self.workspaces[workspace_id]
+        assert workspace.status.conditions is not None
         self._version += 1
         workspace.status = replace(
             workspace.status,
             phase=phase,
             message=message,
-            conditions=replace(workspace.status.conditions or WorkspaceConditions(), **conditions),
+            conditions=replace(workspace.status.conditions, **conditions),
             status_version=self._version,
         )
         if phase is WorkspacePhase.STOPPED:
-            del self.workspaces[workspace_id]
+            self._forget(workspace_id)
         self._publish(workspace.status)
         return workspace.status
 
     def vanish(self, workspace_id: str) -> None:
         """Lose a workspace without telling anybody."""
-        del self.workspaces[workspace_id]
+        self._forget(workspace_id)
 
     def add(self, request: StartWorkspaceRequest) -> Workspace:
         """Start a workspace without a call: somebody else's, or one of earlier times."""
         token = secrets.token_urlsafe(16)
         url = self._place(request.id, token)
-        spec = request.spec
-        metadata = request.metadata or WorkspaceMetadata()
+        spec = StartWorkspaceSpec() if request.spec is None else request.spec
+        metadata = WorkspaceMetadata() if request.metadata is None else request.metadata
         started_at = dt.datetime.fromtimestamp(self._wall_clock(), dt.UTC)
         status = WorkspaceStatus(
             id=request.id,
             metadata=replace(metadata, started_at=started_at),
             spec=WorkspaceSpec(
-                workspace_image=spec.workspace_image if spec else "",
+                workspace_image=spec.workspace_image,
                 headless=True,
                 url=url,
                 type=request.type,
-                timeout=spec.timeout if spec else "",
-                ide_image=spec.ide_image if spec else None,
+                timeout=spec.timeout,
+                ide_image=spec.ide_image,
             ),
+            conditions=WorkspaceConditions(),
             auth=WorkspaceAuthentication(owner_token=token),
         )
         workspace = Workspace(request=request, status=status, url=url, owner_token=token)
@@ -282,6 +288,10 @@ class WorkspaceManager:
         finally:
             self._subscribers.discard(subscriber)
             self._notify()
+
+    def _forget(self, workspace_id: str) -> None:
+        self.on_end(self.workspaces.pop(workspace_id))
+        self._notify()
 
     def _publish(self, status: WorkspaceStatus) -> None:
         if self._held is not None:

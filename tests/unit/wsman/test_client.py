@@ -101,6 +101,19 @@ async def test_list_of_ten_thousand(manager: WorkspaceManager, client: Workspace
     assert len(await client.list()) == 10_000
 
 
+async def test_a_burst_shares_one_connection(manager: WorkspaceManager) -> None:
+    """More calls at once than a connection carries are all made, one after the other where necessary."""
+    async with (
+        TcpProxy(manager.port) as proxy,
+        WorkspaceManagerClient(f"dns:///127.0.0.1:{proxy.port}") as client,
+    ):
+        async with anyio.create_task_group() as group:
+            for number in range(250):
+                group.start_soon(client.start, start_request(f"build-{number}"))
+        assert len(manager.workspaces) == 250
+        assert proxy.connections == 1
+
+
 @pytest.mark.parametrize(
     ("status", "error"),
     [
