@@ -25,6 +25,29 @@ install_registry() {
   fi
 }
 
+# A client for any gRPC server, with the checksums that Go keeps of its modules.
+install_grpcurl() {
+  command -v go >/dev/null || return 1
+  echo "building grpcurl (the first time this takes a minute or two)"
+  GOBIN="$PWD/.cache/bin" go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 2>.cache/grpcurl.txt ||
+    { cat .cache/grpcurl.txt >&2; return 1; }
+}
+
+# gRPC for Node.js, as the lock file has it.
+install_node_client() {
+  command -v npm >/dev/null || return 1
+  echo "installing gRPC for Node.js"
+  (cd tests/interop/node && npm ci --silent --no-audit --no-fund)
+}
+
+mkdir -p .cache/bin
+PATH="$PWD/.cache/bin:$PATH"
+
 need docker-registry "talk to a real registry" install_registry
+need grpcurl "call the service with grpcurl" install_grpcurl
+if [ ! -d tests/interop/node/node_modules/@grpc/grpc-js ] && ! install_node_client; then
+  echo "without Node.js and npm, tests that call the service from Node.js are skipped" >&2
+  failed=1
+fi
 
 [ -z "${CI:-}" ] || exit "$failed"
