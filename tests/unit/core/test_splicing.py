@@ -33,7 +33,9 @@ def splice(splicer: Splicer, streams: list[list[bytes]]) -> list[bytes | Gap]:
 def joined(pieces: list[bytes | Gap]) -> list[bytes | Gap]:
     """*pieces* with bytes that follow bytes joined, and none that are empty."""
     result: list[bytes | Gap] = []
-    for piece in filter(None, pieces):
+    for piece in pieces:
+        if not piece:
+            continue
         if result and isinstance(piece, bytes) and isinstance(result[-1], bytes):
             result[-1] += piece
         else:
