@@ -55,7 +55,7 @@ class Endpoints:
         """Who is asked before *registry* itself; None if nobody is."""
         return self._mirrors.get(registry)
 
-    def allows(self, url: str, *, beside: str) -> bool:
+    def allows(self, url: str, beside: str) -> bool:
         """Whether a request may go to *url*, where something at the address *beside* sends us.
 
         Over HTTPS always; over plain HTTP only to hosts that are listed, and within a host that is spoken to

@@ -29,7 +29,9 @@ for _name in ("httpx", "httpcore"):
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 READING: Final = frozenset({"GET", "HEAD"})
 MOST_REDIRECTS: Final = 5
-MOST_CONNECTIONS: Final = 128
+MOST_CONNECTIONS: Final = 1024
+"""Of all hosts together. Far more than work needs: hosts that hang must not take the places of the others."""
+
 IDLE_CONNECTION: Final = 60.0
 """Seconds that a connection is kept for the next request."""
 

@@ -16,7 +16,6 @@ from imgbuilder.registry.http import Answer
 log = structlog.get_logger(__name__)
 
 RETRIES: Final = 3
-BACKOFF: Final = Backoff(first=0.5, factor=2, limit=8)
 RATE_LIMITED: Final = 429
 NOT_IMPLEMENTED: Final = 501
 
@@ -24,7 +23,14 @@ NOT_IMPLEMENTED: Final = 501
 class Retrying:
     """Sends again what failed for a reason that may pass: no connection, 429, and 5xx but 501."""
 
-    def __init__(self, *, wall_clock: Callable[[], float], jitter: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        backoff: Backoff,
+        wall_clock: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._backoff = backoff
         self._wall_clock = wall_clock
         self._jitter = jitter
 
@@ -43,7 +49,7 @@ class Retrying:
         :raises RegistryUnreachableError: as *exchange* does, if the last attempt does.
         """
         for attempt in range(RETRIES if retry else 0):
-            pause = BACKOFF.delay(attempt, self._jitter())
+            pause = self._backoff.delay(attempt, self._jitter())
             try:
                 answer = await exchange()
             except RegistryUnreachableError as error:

@@ -101,7 +101,7 @@ class Tokens:
             wanted = token_request(challenge, scope=access.scope, credentials=access.credentials)
         except InvalidChallengeError as error:
             raise RegistryFaultError(registry, str(error)) from error
-        if not self._endpoints.allows(wanted.url, beside=access.endpoint.base):
+        if not self._endpoints.allows(wanted.url, access.endpoint.base):
             # Password or not: whoever reads along could use the token.
             raise RegistryFaultError(registry, "its token server does not use TLS")
         form = wanted.form.reveal()
