@@ -45,9 +45,9 @@ class Censor:
         # So many bytes can be the beginning of a word, and no more.
         self._reach: Final = max(map(len, self._words), default=1) - 1
         self._held = b""
-        # What went out last, as far as a word can reach, and how much of it since something was removed.
+        # What went out last, as far as a word can reach, and whether something was removed right behind it.
         self._recent = b""
-        self._since_removal = self._reach
+        self._seam = False
 
     def feed(self, data: bytes) -> bytes:
         """What of the stream can go out now that *data* has come."""
@@ -57,6 +57,7 @@ class Censor:
         """What was held back, at the end of the stream. What is fed after that is another stream."""
         rest = self._censor(self._held, last=True) if self._words else b""
         self._recent = b""
+        self._seam = False
         return rest
 
     def _censor(self, text: bytes, *, last: bool) -> bytes:
@@ -71,6 +72,7 @@ class Censor:
             if undecided:
                 hold = place
                 break
+            self._seam = False
             hold = len(text)
             word = self._pattern.search(text, place) if contains_word else None
             # Far from the end everything is decided, so that a text full of words is not looked at again and
@@ -80,21 +82,20 @@ class Censor:
             if word is None or word.start() >= hold:
                 break
             out.append(self._send(text[place : word.start()]))
-            self._since_removal = 0
+            self._seam = True
             place = word.end()
         out.append(self._send(text[place:hold]))
         self._held = text[hold:]
         return b"".join(out)
 
     def _send(self, data: bytes) -> bytes:
-        self._since_removal += len(data)
         recent = self._recent + data[-self._reach - 1 :]
         self._recent = recent[max(0, len(recent) - self._reach) :]
         return data
 
     def _across_seam(self, text: bytes, place: int, *, last: bool) -> tuple[bool, int]:
         """Whether a word might begin in what has gone out, and how many bytes at *place* end one that does."""
-        if self._since_removal >= self._reach:
+        if not self._seam:
             return False, 0
         gone = len(self._recent)
         joint = self._recent + text[place : place + self._reach]
