@@ -80,6 +80,13 @@ class RegistryClient:
             self._tokens.refuse(access, challenge, authorization)
         return answer
 
+    async def authorization(self, access: Access) -> Secret:
+        """What *access* shows where the way in is known, from an earlier request; empty if it is not.
+
+        :raises RegistryError: if there is no token.
+        """
+        return await self._authorization(access, self._challenges.get(access.endpoint.base))
+
     async def _send(self, access: Access, request: Request, authorization: Secret) -> Answer:
         exchange = partial(self._http.exchange, replace(request, authorization=authorization))
         return await self._retrying.run(access.registry, exchange, retry=access.retry)

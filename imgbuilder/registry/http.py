@@ -141,27 +141,31 @@ class Http:
         :raises RegistryUnreachableError: without connection, or an answer in time.
         :raises RegistryFaultError: if the answer is too long, or leads astray.
         """
-        url, authorization, elsewhere = _url(request.registry, request.url), request.authorization, False
+        url, authorization, elsewhere = (
+            parse_address(request.registry, request.url),
+            request.authorization,
+            False,
+        )
         for _ in range(MOST_REDIRECTS + 1):
             answer = await self._send(request, url, authorization)
             location = answer.headers.get("location")
             if answer.status not in REDIRECTS or location is None or request.method not in READING:
                 return replace(answer, elsewhere=elsewhere)
-            target = _url(request.registry, location, seen_from=url)
+            target = parse_address(request.registry, location, seen_from=url)
             if not self._may_go(str(target), str(url)):
                 raise RegistryFaultError(request.registry, "redirects to where no request may go")
-            if _origin(target) != _origin(url):
+            if origin_of(target) != origin_of(url):
                 # Gone for good: a host that sends us back could choose what is asked there in our name.
                 authorization, elsewhere = Secret(""), True
             url = target
         raise RegistryFaultError(request.registry, f"redirects more than {MOST_REDIRECTS} times")
 
     async def _send(self, request: Request, url: httpx.URL, authorization: Secret) -> Answer:
-        async with self._slots.of(str(_origin(url))):
+        async with self._slots.of(str(origin_of(url))):
             started = anyio.current_time()
             status = "cancelled"
             try:
-                with anyio.move_on_after(self._timeout), _typed(request.registry):
+                with anyio.move_on_after(self._timeout), typed_errors(request.registry):
                     answer = await self._send_on_any_connection(request, url, authorization)
                     status = str(answer.status)
                     return answer
@@ -262,19 +266,20 @@ async def _body(request: Request, response: httpx.Response) -> bytes:
     return bytes(body[:limit])
 
 
-def _url(registry: str, text: str, *, seen_from: httpx.URL | None = None) -> httpx.URL:
+def parse_address(registry: str, text: str, *, seen_from: httpx.URL | None = None) -> httpx.URL:
     """The address *text*, less userinfo, which would be sent as credentials, and fragment."""
-    with _typed(registry):
+    with typed_errors(registry):
         url = httpx.URL(text) if seen_from is None else seen_from.join(text)
         return url.copy_with(username=None, password=None, fragment=None)
 
 
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Who is spoken to at *url*: credentials for one origin are no other's business."""
     return url.scheme, url.host, url.port
 
 
 @contextmanager
-def _typed(registry: str) -> Generator[None]:
+def typed_errors(registry: str) -> Generator[None]:
     """Turn what httpx raises into errors of ours. Their texts say nothing that came from elsewhere."""
     try:
         yield

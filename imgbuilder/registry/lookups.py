@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
-import orjson
 import structlog
 
 from imgbuilder.core.manifests import (
@@ -26,15 +25,14 @@ from imgbuilder.core.manifests import (
 from imgbuilder.core.permissions import Credentials
 from imgbuilder.core.references import Reference, is_digest
 from imgbuilder.registry.access import Access, repository_scope
+from imgbuilder.registry.answers import check
 from imgbuilder.registry.caches import BoundedCache
 from imgbuilder.registry.client import RegistryClient
 from imgbuilder.registry.endpoints import Endpoint, Endpoints
 from imgbuilder.registry.errors import (
     ManifestUnknownError,
-    RegistryDeniedError,
     RegistryError,
     RegistryFaultError,
-    RegistryRateLimitedError,
     RegistryUnreachableError,
 )
 from imgbuilder.registry.http import Answer
@@ -132,11 +130,11 @@ class Lookups:
         return await question(_access(origin, reference, credentials, retry=retry), reference)
 
     async def _resolve_at(self, access: Access, reference: Reference) -> Resolved:
-        path = _path(reference)
+        path = manifest_path(reference)
         answer = await self._client.request(access, "GET", path, headers=ACCEPT, limit=LARGEST_MANIFEST)
-        self._check(access.registry, answer)
+        check(access.registry, answer, self._retrying)
         try:
-            found = _verified_digest(reference, answer)
+            found = verified_digest(reference, answer)
             media_type = answer.headers.get("content-type", "")
             image = resolved_digest(answer.body, media_type, self._platform, digest=found)
         except (InvalidManifestError, DigestMismatchError) as error:
@@ -144,25 +142,12 @@ class Lookups:
         return Resolved(found=found, image=image)
 
     async def _exists_at(self, access: Access, reference: Reference) -> bool:
-        path = _path(reference)
+        path = manifest_path(reference)
         answer = await self._client.request(access, "HEAD", path, headers=ACCEPT)
         if answer.status in NO_HEAD:
             answer = await self._client.request(access, "GET", path, headers=ACCEPT, limit=LARGEST_MANIFEST)
-        self._check(access.registry, answer)
+        check(access.registry, answer, self._retrying)
         return True
-
-    def _check(self, registry: str, answer: Answer) -> None:
-        match answer.status:
-            case 200:
-                return
-            case 404:
-                raise ManifestUnknownError(registry)
-            case 401 | 403:
-                raise RegistryDeniedError(registry)
-            case 429:
-                raise RegistryRateLimitedError(registry, retry_after=self._retrying.retry_after(answer))
-            case status:
-                raise RegistryFaultError(registry, f"answers with status {status}{_code(answer.body)}")
 
 
 def _access(
@@ -176,11 +161,12 @@ def _access(
     return Access(endpoint=endpoint, scope=scope, credentials=credentials, retry=retry)
 
 
-def _path(reference: Reference) -> str:
+def manifest_path(reference: Reference) -> str:
+    """Where a registry has the manifest of *reference*."""
     return f"{reference.path}/manifests/{reference.digest or reference.tag}"
 
 
-def _verified_digest(reference: Reference, answer: Answer) -> str:
+def verified_digest(reference: Reference, answer: Answer) -> str:
     """The digest that the body goes by: as asked, else as the registry says, else its SHA-256.
 
     :raises DigestMismatchError: if it has not the digest that was asked for, or that the registry says.
@@ -189,13 +175,3 @@ def _verified_digest(reference: Reference, answer: Answer) -> str:
     for digest in filter(None, (reference.digest, told)):
         verify_digest(answer.body, digest)
     return reference.digest or (told if is_digest(told) else sha256_digest(answer.body))
-
-
-def _code(body: bytes) -> str:
-    """The code of a registry's error, the one part of it that can't hold anything else."""
-    try:
-        document: Any = orjson.loads(body)
-        code = document["errors"][0]["code"]
-    except (orjson.JSONDecodeError, LookupError, TypeError):
-        return ""
-    return f" ({code})" if isinstance(code, str) and _CODE.fullmatch(code) else ""
