@@ -105,13 +105,12 @@ def token_request(challenge: Challenge, *, scope: str, credentials: Credentials 
 
     With an identity token by OAuth2 POST, otherwise by GET: with Basic, or anonymously.
 
+    :param scope: one or more, separated by spaces.
     :raises InvalidChallengeError: if the realm is no address to ask.
     """
     realm = _realm(challenge)
-    query = [("scope", scope)]
     service = challenge.parameters.get("service")
-    if service:
-        query.insert(0, ("service", service))
+    asked = [("service", service)] if service else []
     # Userinfo in a realm would be sent as credentials that nobody gave us.
     address = realm._replace(netloc=realm.netloc.rpartition("@")[2], fragment="")
     if credentials is not None and credentials.identity_token:
@@ -119,7 +118,8 @@ def token_request(challenge: Challenge, *, scope: str, credentials: Credentials 
             ("grant_type", "refresh_token"),
             ("refresh_token", credentials.identity_token.reveal()),
             ("client_id", CLIENT_ID),
-            *query,
+            *asked,
+            ("scope", scope),
         ]
         return TokenRequest(
             method="POST",
@@ -127,7 +127,8 @@ def token_request(challenge: Challenge, *, scope: str, credentials: Credentials 
             authorization=Secret(""),
             form=Secret(urlencode(form)),
         )
-    url = urlunsplit(address._replace(query=urlencode(parse_qsl(realm.query) + query)))
+    scopes = [("scope", part) for part in scope.split()]
+    url = urlunsplit(address._replace(query=urlencode(parse_qsl(realm.query) + asked + scopes)))
     return TokenRequest(
         method="GET",
         url=url,
