@@ -1,0 +1,1 @@
+"""Tests of logging, metrics and the endpoints that show them."""
