@@ -11,7 +11,7 @@ import anyio
 import httpx
 import pytest
 
-from imgbuilder.telemetry.endpoints import ListenError, Endpoints, serve_endpoints
+from imgbuilder.telemetry.endpoints import Endpoints, ListenError, serve_endpoints
 from imgbuilder.telemetry.metrics import Metrics
 
 LOCAL = ("127.0.0.1", 0)
