@@ -136,8 +136,8 @@ def _document(body: bytes, media_type: str) -> dict[str, Any]:
         raise InvalidManifestError("its manifest is not JSON") from error
     if not isinstance(document, dict):
         raise InvalidManifestError("its manifest is no JSON object")
-    names = {media_type.partition(";")[0].strip().lower(), document.get("mediaType")}
-    if document.get("schemaVersion") == 1 or any(str(name).startswith(_SCHEMA_1) for name in names):
+    names = {media_type.partition(";")[0].strip().lower(), str(document.get("mediaType"))}
+    if document.get("schemaVersion") == 1 or any(name.startswith(_SCHEMA_1) for name in names):
         raise InvalidManifestError(
             "its manifest is of schema 1, which is not supported: push the image again with a current tool",
         )

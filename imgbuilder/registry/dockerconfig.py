@@ -6,8 +6,6 @@ Reads its contents, and neither files nor programs: see `imgbuilder.registry.pul
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from imgbuilder.core.errors import ImgbuilderError
-from imgbuilder.core.permissions import Credentials, basic_credentials
+from imgbuilder.core.permissions import Credentials, basic_credentials, decode_base64
 from imgbuilder.core.references import DOCKER_HUB, LEGACY_DOCKER_HUB
 from imgbuilder.core.secrets import Secret
 from imgbuilder.registry.endpoints import DOCKER_HUB_HOST
@@ -135,12 +133,11 @@ def _credentials(key: str, entry: Any) -> Credentials:
 
 
 def _split(key: str, auth: str) -> tuple[str, str]:
-    try:
-        decoded = base64.b64decode(auth, validate=True).decode()
-    except (binascii.Error, ValueError):
-        raise DockerConfigError(f"auths[{key}].auth is not base64") from None
+    decoded = decode_base64(auth)
+    if decoded is None:
+        raise DockerConfigError(f"auths[{key}].auth is not base64")
     # At the first colon, as Docker does; what a request brings along is split at the last.
-    username, colon, password = decoded.partition(":")
+    username, colon, password = decoded.decode(errors="replace").partition(":")
     if not colon:
         raise DockerConfigError(f"auths[{key}].auth is not base64 of user:password")
     return username, password.strip("\0")

@@ -145,7 +145,6 @@ class RegistryImages:
         :raises NoManifestForPlatformError: if it is an index without an image for the platform.
         :raises InvalidInputError: if *permissions* bring credentials for its registry that can't be read.
         """
-
         return await self._with_credentials(reference, permissions, partial(self._resolve, reference, retry))
 
     async def exists(self, reference: Reference, permissions: Permissions, *, retry: bool) -> bool:
@@ -157,7 +156,6 @@ class RegistryImages:
         :raises RegistryError: if that can't be found out.
         :raises InvalidInputError: if *permissions* bring credentials for its registry that can't be read.
         """
-
         return await self._with_credentials(reference, permissions, partial(self._exists, reference, retry))
 
     async def credentials(self, registry: str) -> Credentials | None:
