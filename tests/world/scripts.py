@@ -28,6 +28,10 @@ class Stage(Protocol):
         """Change the workspace and tell the subscribers."""
         ...
 
+    async def heard(self) -> None:
+        """Wait until somebody listens to the terminal."""
+        ...
+
     def write(self, text: str) -> None:
         """Let the task write *text* to its terminal."""
         ...
@@ -48,22 +52,31 @@ class Stage(Protocol):
 Script = Callable[[Stage], Awaitable[None]]
 
 
-def succeeding(lines: Sequence[str] = LINES, *, pause: float = 0.0) -> Script:
-    """A build that writes *lines*, with a pause in seconds before each, and leaves its image."""
+def succeeding(lines: Sequence[str] = LINES, *, pause: float = 0.0, heard: bool = False) -> Script:
+    """A build that writes *lines*, with a pause in seconds before each, and leaves its image.
+
+    :param heard: whether it writes only when somebody listens.
+    """
 
     async def script(stage: Stage) -> None:
-        await _run(stage, lines, pause)
+        await _run(stage, lines, pause, heard=heard)
         stage.push()
         await _end(stage, 0)
 
     return script
 
 
-def failing(lines: Sequence[str] = LINES[:2], *, pause: float = 0.0, failure: str = FAILURE) -> Script:
+def failing(
+    lines: Sequence[str] = LINES[:2],
+    *,
+    pause: float = 0.0,
+    heard: bool = False,
+    failure: str = FAILURE,
+) -> Script:
     """A build whose task fails."""
 
     async def script(stage: Stage) -> None:
-        await _run(stage, lines, pause)
+        await _run(stage, lines, pause, heard=heard)
         await _end(stage, 1, headless_task_failed=failure)
 
     return script
@@ -73,7 +86,7 @@ def leaving_no_image(lines: Sequence[str] = LINES) -> Script:
     """A build that ends without a failure, and without an image."""
 
     async def script(stage: Stage) -> None:
-        await _run(stage, lines, 0.0)
+        await _run(stage, lines)
         await _end(stage, 0)
 
     return script
@@ -83,7 +96,7 @@ def waiting(finish: anyio.Event, lines: Sequence[str] = LINES) -> Script:
     """A build that writes *lines*, runs until *finish* is set, and then succeeds."""
 
     async def script(stage: Stage) -> None:
-        await _run(stage, lines, 0.0)
+        await _run(stage, lines)
         await finish.wait()
         stage.push()
         await _end(stage, 0)
@@ -95,7 +108,7 @@ def vanishing(lines: Sequence[str] = LINES, *, image: bool = False) -> Script:
     """A build that is gone while it runs, without a word; perhaps it has left its *image*."""
 
     async def script(stage: Stage) -> None:
-        await _run(stage, lines, 0.0)
+        await _run(stage, lines)
         if image:
             stage.push()
         stage.vanish()
@@ -107,10 +120,12 @@ async def idle(_: Stage) -> None:
     """Nothing happens: the test drives the workspace itself."""
 
 
-async def _run(stage: Stage, lines: Sequence[str], pause: float) -> None:
+async def _run(stage: Stage, lines: Sequence[str], pause: float = 0.0, *, heard: bool = False) -> None:
     for phase in (WorkspacePhase.CREATING, WorkspacePhase.INITIALIZING, WorkspacePhase.RUNNING):
         stage.advance(phase)
         await anyio.lowlevel.checkpoint()
+    if heard:
+        await stage.heard()
     for line in lines:
         await anyio.sleep(pause)
         stage.write(line + "\r\n")

@@ -54,6 +54,11 @@ class Workspace:
         return self.request.id
 
     @property
+    def phase(self) -> WorkspacePhase:
+        """Where it stands."""
+        return self.status.phase
+
+    @property
     def annotations(self) -> dict[str, str]:
         """What the request said of the build: ``ref``, ``baseref``, ``managed-by``."""
         return {} if self.request.metadata is None else self.request.metadata.annotations
@@ -78,9 +83,9 @@ class WorkspaceManager:
     :param port: 0 for any that is free; known as *port* once it serves.
     :param tls: the server's side of TLS; None for plaintext.
     :param backlog: how many changes may wait for a subscriber before it is dropped.
-    :param place: gives a new workspace the address of its supervisor, for its id and owner token.
     :ivar calls: every call so far.
     :ivar faults: what is to go wrong.
+    :ivar place: gives a new workspace the address of its supervisor, for its id and owner token.
     :ivar on_start: is called with each workspace that a call started, before the caller gets its answer.
     :ivar on_end: is called with each workspace that is there no more.
     """
@@ -91,19 +96,18 @@ class WorkspaceManager:
         port: int = 0,
         tls: Any = None,
         backlog: int = BACKLOG,
-        place: Callable[[str, str], str] = lambda workspace_id, _: f"http://127.0.0.1:9/{workspace_id}",
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.port = port
         self.workspaces: dict[str, Workspace] = {}
         self.calls: list[Call] = []
         self.faults = Faults()
+        self.place: Callable[[str, str], str] = lambda workspace_id, _: f"http://127.0.0.1:9/{workspace_id}"
         self.on_start: Callable[[Workspace], None] = lambda _: None
         self.on_end: Callable[[Workspace], None] = lambda _: None
         self.codec = RecordingCodec(StartWorkspaceRequest)
         self._tls = tls
         self._backlog = backlog
-        self._place = place
         self._wall_clock = wall_clock
         self._version = 0
         self._subscribers: set[Subscriber] = set()
@@ -196,7 +200,7 @@ class WorkspaceManager:
     def add(self, request: StartWorkspaceRequest) -> Workspace:
         """Start a workspace without a call: somebody else's, or one of earlier times."""
         token = secrets.token_urlsafe(16)
-        url = self._place(request.id, token)
+        url = self.place(request.id, token)
         spec = StartWorkspaceSpec() if request.spec is None else request.spec
         metadata = WorkspaceMetadata() if request.metadata is None else request.metadata
         started_at = dt.datetime.fromtimestamp(self._wall_clock(), dt.UTC)
