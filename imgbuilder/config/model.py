@@ -203,8 +203,8 @@ class Limits(Section):
 
     message_size: Size = _spelled("4MiB")
     """Of a request."""
-    connections: Count = 10_000
-    streams_per_connection: Count = 1_000
+    connections: Count = 1_000
+    streams_per_connection: Count = 10_000
 
 
 class Telemetry(Section):

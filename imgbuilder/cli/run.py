@@ -1,0 +1,82 @@
+"""``imgbuilder run``: from the flags to a running service.
+
+Reads the configuration and turns logging on; what a service is made of, `imgbuilder.cli.service` knows.
+"""
+
+# ruff: noqa: PLC0415  # imported when a service runs, for the other commands to start fast
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from functools import partial
+from types import ModuleType
+
+import typer
+
+from imgbuilder.cli.lean import import_structlog
+from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, UsageError, VerboseOption
+from imgbuilder.core.errors import ImgbuilderError, InvalidInputError
+
+
+def run(
+    context: typer.Context,
+    config: ConfigOption = None,
+    json_log: JsonLogOption = None,
+    verbose: VerboseOption = None,
+) -> int:
+    """Run the service."""
+    flags = Shared(config=config, json_log=json_log, verbose=verbose).over(context.obj)
+    if flags.config is None:
+        raise UsageError("Missing option --config FILE", context)
+    as_json = not sys.stderr.isatty() if flags.json_log is None else flags.json_log
+    return run_service(flags.config, as_json=as_json, debug=bool(flags.verbose))
+
+
+def run_service(path: str, *, as_json: bool, debug: bool) -> int:
+    """Run a service with the configuration file at *path* until it is told to stop; the exit status.
+
+    :raises ConfigError: if the configuration can't work.
+    :raises ImgbuilderError: if the service can't start for a reason that a user can mend.
+    """
+    import_structlog()
+    from imgbuilder.config import ConfigError, Fault, load
+    from imgbuilder.telemetry.logging import logging_to
+
+    loaded = load(path)
+    with logging_to(sys.stderr, as_json=as_json, debug=debug):
+        import anyio
+        import structlog
+
+        log = structlog.get_logger(__name__)
+        if loaded.unknown_keys:
+            log.warning(
+                "keys of the configuration that mean nothing here", file=path, keys=loaded.unknown_keys
+            )
+        try:
+            anyio.run(
+                partial(load_service().serve, loaded.config, debug=debug),
+                backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
+            )
+        except Exception as error:
+            cause = _only_cause(error)
+            if isinstance(cause, InvalidInputError):
+                raise ConfigError(path, [Fault(cause.field, cause.fault)]) from error
+            if isinstance(cause, ImgbuilderError):
+                raise cause from error
+            log.exception("the service failed")
+            return 1
+    return 0
+
+
+def load_service() -> ModuleType:
+    """The module that assembles a service: imported late, since it brings everything along."""
+    import_structlog()
+    return importlib.import_module("imgbuilder.cli.service")
+
+
+def _only_cause(error: Exception) -> Exception:
+    """What went wrong, out of the groups that task groups put it in, where it is one thing."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
