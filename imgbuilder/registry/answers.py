@@ -10,6 +10,7 @@ import orjson
 from imgbuilder.registry.errors import (
     ManifestUnknownError,
     RegistryDeniedError,
+    RegistryError,
     RegistryFaultError,
     RegistryRateLimitedError,
 )
@@ -19,24 +20,26 @@ from imgbuilder.registry.retrying import Retrying
 _CODE: Final = re.compile(r"[A-Z][A-Z_]{0,63}")
 
 
-def check(
-    registry: str, answer: Answer, retrying: Retrying, *, good: frozenset[int] = frozenset({200})
-) -> None:
-    """Let only an answer through whose status is *good*.
+def check(registry: str, answer: Answer, retrying: Retrying) -> None:
+    """Let only an answer through whose status is 200.
 
     :raises RegistryError: the subclass for its status.
     """
-    if answer.status in good:
-        return
+    if answer.status != 200:
+        raise refusal(registry, answer, retrying)
+
+
+def refusal(registry: str, answer: Answer, retrying: Retrying) -> RegistryError:
+    """What *answer*, which is not the one that was wanted, means."""
     match answer.status:
         case 404:
-            raise ManifestUnknownError(registry)
+            return ManifestUnknownError(registry)
         case 401 | 403:
-            raise RegistryDeniedError(registry)
+            return RegistryDeniedError(registry)
         case 429:
-            raise RegistryRateLimitedError(registry, retry_after=retrying.retry_after(answer))
+            return RegistryRateLimitedError(registry, retry_after=retrying.retry_after(answer))
         case status:
-            raise RegistryFaultError(registry, f"answers with status {status}{_code(answer.body)}")
+            return RegistryFaultError(registry, f"answers with status {status}{_code(answer.body)}")
 
 
 def _code(body: bytes) -> str:

@@ -46,10 +46,12 @@ class TokenServer(HttpServer):
             },
         }
 
-    def token(self, scope: str, actions: list[str]) -> str:
-        """A token for *actions* on the repository of *scope*."""
-        kind, _, rest = scope.partition(":")
-        name = rest.rpartition(":")[0]
+    def token(self, actions: Mapping[str, list[str]]) -> str:
+        """A token for *actions*, by the scope that names their repository."""
+        access = []
+        for scope, allowed in actions.items():
+            kind, _, rest = scope.partition(":")
+            access.append({"type": kind, "name": rest.rpartition(":")[0], "actions": allowed})
         now = int(time.time())
         der = self._certificate.public_bytes(serialization.Encoding.DER)
         claims = {
@@ -60,23 +62,25 @@ class TokenServer(HttpServer):
             "nbf": now - 10,
             "iat": now,
             "jti": str(uuid.uuid4()),
-            "access": [{"type": kind, "name": name, "actions": actions}],
+            "access": access,
         }
         headers = {"x5c": [base64.b64encode(der).decode()]}
         return jwt.encode(claims, self._key, algorithm="ES256", headers=headers)
 
     async def respond(self, request: Seen) -> Respond:
         """Answer a request for a token."""
-        scope = request.query["scope"][0]
+        wanted = {scope: scope.rpartition(":")[2].split(",") for scope in request.query["scope"]}
         scheme, _, pair = request.authorization.partition(" ")
-        wanted = scope.rpartition(":")[2].split(",")
         if scheme:
             user, _, password = base64.b64decode(pair).decode().partition(":")
             if self.users.get(user) != password:
                 return Respond(401)
         else:
-            wanted = ["pull"] if scope.startswith("repository:public/") and "pull" in wanted else []
-        document = {"token": self.token(scope, wanted), "expires_in": 300}
+            wanted = {
+                scope: ["pull"] if scope.startswith("repository:public/") and "pull" in actions else []
+                for scope, actions in wanted.items()
+            }
+        document = {"token": self.token(wanted), "expires_in": 300}
         return Respond(200, {"Content-Type": "application/json"}, json.dumps(document).encode())
 
 
