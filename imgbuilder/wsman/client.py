@@ -33,8 +33,8 @@ from imgbuilder.pb.wsman import (
     SubscribeRequest,
     SubscribeResponse,
 )
+from imgbuilder.runtime.grpc.channel import open_channel
 from imgbuilder.wsman.calls import Replies, ask, listen
-from imgbuilder.wsman.channels import open_channel
 from imgbuilder.wsman.errors import WorkspaceManagerError, WorkspaceManagerUnavailableError
 from imgbuilder.wsman.target import parse_target
 
@@ -45,6 +45,12 @@ CALL_DEADLINE: Final = 30.0
 
 SUBSCRIBE_DEADLINE: Final = 10.0
 """Seconds until a subscription must be open."""
+
+KEEPALIVE: Final = 10.0
+"""Never less: workspace managers end connections that ask for signs of life more often."""
+
+SERVER_NAME: Final = "ws-manager"
+"""What the certificate of a workspace manager says, whatever its address is."""
 
 SERVICE: Final = "/wsman.WorkspaceManager"
 HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
@@ -60,6 +66,7 @@ class WorkspaceManagerClient:
     :param tls: see `imgbuilder.runtime.tls.client_context`; None for plaintext.
     :param call_deadline: seconds a call may take, connecting included.
     :param subscribe_deadline: seconds until a subscription must be open.
+    :param keepalive: seconds between two signs of life asked for, and until a connection without is given up.
     :raises InvalidInputError: if *address* can't be used.
     """
 
@@ -70,11 +77,13 @@ class WorkspaceManagerClient:
         tls: ssl.SSLContext | None = None,
         call_deadline: float = CALL_DEADLINE,
         subscribe_deadline: float = SUBSCRIBE_DEADLINE,
+        keepalive: float = KEEPALIVE,
     ) -> None:
         self._target = parse_target(address)
         self._tls = tls
         self._call_deadline = call_deadline
         self._subscribe_deadline = subscribe_deadline
+        self._keepalive = keepalive
         self._opened: Channel | None = None
 
     async def __aenter__(self) -> Self:
@@ -150,7 +159,7 @@ class WorkspaceManagerClient:
             error of the block.
         """
         request = SubscribeRequest(must_match=MetadataFilter(annotations={**MANAGED_BY}))
-        channel = open_channel(self._target, self._tls)
+        channel = self._channel()
         async with listen(
             channel,
             f"{SERVICE}/Subscribe",
@@ -181,9 +190,19 @@ class WorkspaceManagerClient:
         except WorkspaceManagerError:
             pass
 
+    def _channel(self) -> Channel:
+        return open_channel(
+            self._target.host,
+            self._target.port,
+            tls=self._tls,
+            server_name=SERVER_NAME,
+            keepalive=self._keepalive,
+            keepalive_timeout=self._keepalive,
+        )
+
     async def _call(self, method: str, request: object, reply_type: type[Reply]) -> Reply:
         if self._opened is None:
-            self._opened = open_channel(self._target, self._tls)
+            self._opened = self._channel()
         return await ask(
             self._opened,
             f"{SERVICE}/{method}",

@@ -322,6 +322,21 @@ async def test_a_frozen_network_is_noticed_on_entry(manager: WorkspaceManager) -
                 pass
 
 
+async def test_a_frozen_network_is_noticed_while_nothing_happens(manager: WorkspaceManager) -> None:
+    """A subscription over a connection that is dead without saying so breaks, and a call does."""
+    async with (
+        TcpProxy(manager.port) as proxy,
+        WorkspaceManagerClient(f"127.0.0.1:{proxy.port}", keepalive=0.1) as client,
+        client.subscribe() as changes,
+    ):
+        await client.list()
+        proxy.freeze()
+        with anyio.fail_after(5), pytest.raises(WorkspaceManagerUnavailableError):
+            await anext(changes)
+        with anyio.fail_after(5), pytest.raises(WorkspaceManagerUnavailableError):
+            await client.list()
+
+
 async def test_an_error_of_the_block_is_left_alone(client: WorkspaceManagerClient) -> None:
     """What the reader of a subscription raises comes out as it is."""
     with pytest.raises(ConnectionError, match="mine"):
@@ -352,6 +367,19 @@ class TestTls:
         ):
             await client.start(start_request("one"))
             assert (await anext(changes)).build_id == "one"
+
+    async def test_a_frozen_network_is_noticed(self, tmp_path: Path) -> None:
+        """TLS does not wait for a peer's farewell when it is dead."""
+        authority = Authority(tmp_path)
+        async with (
+            WorkspaceManager(tls=server_context(authority.files(WORKSPACE_MANAGER))) as manager,
+            TcpProxy(manager.port) as proxy,
+            WorkspaceManagerClient(f"127.0.0.1:{proxy.port}", tls=_tls(authority), keepalive=0.1) as client,
+            client.subscribe() as changes,
+        ):
+            proxy.freeze()
+            with anyio.fail_after(5), pytest.raises(WorkspaceManagerUnavailableError):
+                await anext(changes)
 
     async def test_another_name_is_refused(self, tmp_path: Path) -> None:
         """A server that is not called ws-manager gets no request."""
