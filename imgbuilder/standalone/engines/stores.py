@@ -1,0 +1,224 @@
+"""What buildah and podman keep between builds, and what they leave behind, below one folder of the engine.
+
+Both keep images and layers in the same kind of store; the commands differ, and are the `Dialect`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+from anyio import to_thread
+
+from imgbuilder.standalone.engines.failures import last_words
+from imgbuilder.standalone.engines.gate import Gate
+from imgbuilder.standalone.engines.leftovers import remove_contents, unmount_below
+from imgbuilder.standalone.engines.protocol import EngineSettings
+from imgbuilder.standalone.processes import (
+    Answer,
+    Command,
+    ProgramNotFoundError,
+    ask,
+    end_marked,
+    environment,
+)
+
+log = structlog.get_logger(__name__)
+
+COMMAND_LIMIT: Final = 60.0
+"""Seconds that one command which tidies up may take."""
+
+PRESSING: Final = 1.5
+"""How far above its limit the cache may grow while builds that run keep it from being pruned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """One way of running the engine; whether it works is for a probe to find out.
+
+    :ivar driver: how layers are stored.
+    :ivar isolation: how RUN steps are kept apart, as the programs call it.
+    :ivar runtime: the program that does it; empty for chroot.
+    """
+
+    driver: str
+    isolation: str
+    runtime: str
+    limits: bool
+
+    @property
+    def weak(self) -> bool:
+        """Whether a RUN step could take over this machine."""
+        return self.isolation == "chroot"
+
+    def __str__(self) -> str:
+        limits = "with limits" if self.limits else ""
+        return " ".join(filter(None, (self.driver, self.isolation, self.runtime, limits)))
+
+
+class Dialect(Protocol):
+    """How one of the two programs is spoken to."""
+
+    @property
+    def name(self) -> str:
+        """The program."""
+        ...
+
+    @property
+    def heredocs_since(self) -> tuple[int, int]:
+        """The first version that knows here-documents in a Dockerfile."""
+        ...
+
+    def program(self, folder: Path, setup: Setup) -> tuple[str, ...]:
+        """The program and the options that every call needs, to keep everything in *folder*."""
+        ...
+
+    def build(self, setup: Setup) -> tuple[str, ...]:
+        """The subcommand that builds, and the options that are spelled differently."""
+        ...
+
+    def export(self, image: str, archive: Path) -> tuple[str, ...]:
+        """The subcommand that writes an image into an archive."""
+        ...
+
+    @property
+    def list_containers(self) -> tuple[str, ...]:
+        """The subcommand that prints the containers of builds, one a line."""
+        ...
+
+    @property
+    def remove_containers(self) -> tuple[str, ...]:
+        """The subcommand that removes the containers named after it."""
+        ...
+
+    @property
+    def prunings(self) -> Sequence[tuple[str, ...]]:
+        """The subcommands that make the store smaller, the mildest first."""
+        ...
+
+
+class Store:
+    """The engine's folder."""
+
+    def __init__(self, dialect: Dialect, settings: EngineSettings) -> None:
+        self.folder = settings.data_dir.resolve() / "engines" / dialect.name
+        self.gate = Gate(self._tidy)
+        self._dialect = dialect
+        self._settings = settings
+        self._setup = Setup(driver="overlay", isolation="", runtime="", limits=False)
+
+    @property
+    def probes(self) -> Path:
+        """Where probes build."""
+        return self.folder / "probes"
+
+    def runtime_state(self, runtime: str) -> Path:
+        """Where a container runtime keeps what it knows of the RUN steps it runs."""
+        return self.folder / "runtime" / runtime
+
+    def use(self, setup: Setup) -> None:
+        """From now on, tidy up with the program as *setup* has it."""
+        self._setup = setup
+
+    def command(self, setup: Setup, *subcommand: str, **variables: str) -> Command:
+        """The engine's program with a subcommand."""
+        argv = (*self._dialect.program(self.folder, setup), *subcommand)
+        return Command(argv=argv, env=environment(self.folder, **variables))
+
+    async def sweep(self) -> None:
+        """Remove what a crash left. Only while nothing is built."""
+        if not await to_thread.run_sync(self.folder.is_dir):
+            return
+        end_marked(self.folder)
+        for container in self.folder.glob("runtime/*/*"):
+            await self._remove_from_runtime(container)
+        await self._remove_containers()
+        await unmount_below(self._settings.data_dir)
+        await to_thread.run_sync(remove_contents, self.probes)
+
+    async def after_build(self, setup: Setup, temporary: Path, *, ended_well: bool) -> None:
+        """Look after what a build may have left.
+
+        :param temporary: the build's folder for temporary files, as the program left it.
+        """
+        if not ended_well:
+            # Asked to end, the programs tidy up; killed, they leave the RUN step running.
+            for container in self._run_steps(setup, temporary):
+                await self._remove_from_runtime(container)
+            self.gate.due = True
+        size = await to_thread.run_sync(store_size, self.folder)
+        self.gate.due |= size > self._settings.cache_limit
+        self.gate.pressing |= size > PRESSING * self._settings.cache_limit
+
+    def _run_steps(self, setup: Setup, temporary: Path) -> list[Path]:
+        """What the runtime keeps of the RUN steps whose bundles are in *temporary*."""
+        state = self.runtime_state(setup.runtime)
+        containers = [state / f"buildah-{bundle.name}" for bundle in temporary.glob("buildah*")]
+        return [container for container in containers if container.is_dir()]
+
+    async def _tidy(self) -> None:
+        """Remove the containers of builds that ended badly, and prune the cache if it is too large."""
+        await self._remove_containers()
+        for pruning in self._dialect.prunings:
+            size = await to_thread.run_sync(store_size, self.folder)
+            if size <= self._settings.cache_limit:
+                return
+            log.info("pruning the build cache", engine=self._dialect.name, bytes=size)
+            await self._ask(self.command(self._setup, *pruning))
+
+    async def _remove_containers(self) -> None:
+        listed = await self._ask(self.command(self._setup, *self._dialect.list_containers))
+        if listed is not None and listed.output:
+            names = listed.output.split()
+            await self._ask(self.command(self._setup, *self._dialect.remove_containers, *names))
+
+    async def _remove_from_runtime(self, container: Path) -> None:
+        """End what runs in a container, and remove what its runtime knows of it in the folder *container*."""
+        state = container.parent
+        argv = (state.name, "--root", str(state), "delete", "--force", container.name)
+        await self._ask(Command(argv=argv, env=environment(self.folder)))
+
+    async def _ask(self, command: Command) -> Answer | None:
+        """What a command that tidies up answers; None, and a line in the log, if it fails."""
+        try:
+            answer = await ask(command, limit=COMMAND_LIMIT)
+        except (ProgramNotFoundError, TimeoutError) as error:
+            log.warning("could not tidy up", program=command.name, fault=repr(error))
+            return None
+        if not answer.exit.ok:
+            log.warning("could not tidy up", program=command.name, fault=last_words(answer.errors))
+            return None
+        return answer
+
+
+def storage_options(folder: Path, setup: Setup) -> tuple[str, ...]:
+    """What keeps images and layers in *folder*, spelled alike for both programs."""
+    return (
+        *("--root", str(folder / "storage")),
+        *("--runroot", str(folder / "run")),
+        *("--storage-driver", setup.driver),
+    )
+
+
+def store_size(folder: Path) -> int:
+    """Bytes that the layers in an engine's folder take: what the store says itself, else what its files take."""
+    storage = folder / "storage"
+    try:
+        known = json.loads((storage / "overlay-layers" / "layers.json").read_bytes())
+        return sum(layer.get("diff-size", 0) for layer in known)
+    except (OSError, ValueError, AttributeError):
+        return sum(_sizes(storage))
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            try:
+                yield os.lstat(os.path.join(place, name)).st_size  # noqa: PTH118  # thousands of times
+            except OSError:
+                continue  # deleted meanwhile
