@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 VENV := .venv
-PYTHON := $(VENV)/bin/python
+VENV_PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.up-to-date
 CONFIG ?= config/example.json
 ARGS ?=
@@ -22,15 +22,15 @@ $(STAMP): requirements.lock pyproject.toml scripts/setup.sh
 
 .PHONY: run
 run: setup ## Run the service: CONFIG=config/example.json ARGS="--verbose"
-	@$(PYTHON) -m imgbuilder run --config $(CONFIG) $(ARGS)
+	@$(VENV_PYTHON) -m imgbuilder run --config $(CONFIG) $(ARGS)
 
 .PHONY: world
 world: setup ## Run what the service talks to: a registry, a workspace manager, a supervisor
-	@$(PYTHON) -m tests.world $(ARGS)
+	@$(VENV_PYTHON) -m tests.world $(ARGS)
 
 .PHONY: test
 test: setup lint test-programs ## Check everything and run all tests: ARGS="tests/unit -k name" for some
-	@$(PYTHON) -m pytest -q $(ARGS)
+	@$(VENV_PYTHON) -m pytest -q $(ARGS)
 
 .PHONY: test-programs
 test-programs: setup
@@ -38,26 +38,26 @@ test-programs: setup
 
 .PHONY: lint
 lint: setup ## Check style, types, layers, and that the generated code fits protos/
-	@$(PYTHON) -m ruff format --check --quiet . || { echo 'not formatted: run `make format`' >&2; exit 1; }
-	@$(PYTHON) -m ruff check --quiet .
-	@$(PYTHON) -m mypy --no-error-summary
-	@$(PYTHON) -c 'import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main(["--no-cache"]))' \
+	@$(VENV_PYTHON) -m ruff format --check --quiet . || { echo 'not formatted: run `make format`' >&2; exit 1; }
+	@$(VENV_PYTHON) -m ruff check --quiet .
+	@$(VENV_PYTHON) -m mypy --no-error-summary
+	@$(VENV_PYTHON) -c 'import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main(["--no-cache"]))' \
 		> $(VENV)/layers.txt || { cat $(VENV)/layers.txt >&2; exit 1; }
-	@$(PYTHON) scripts/generate_protos.py --check 2> $(VENV)/protos.txt || { cat $(VENV)/protos.txt >&2; exit 1; }
+	@$(VENV_PYTHON) scripts/generate_protos.py --check 2> $(VENV)/protos.txt || { cat $(VENV)/protos.txt >&2; exit 1; }
 	@echo 'style, types, layers and generated code: ok'
 
 .PHONY: format
 format: setup ## Format the code, and mend what ruff can mend
-	@$(PYTHON) -m ruff check --quiet --fix-only .
-	@$(PYTHON) -m ruff format .
+	@$(VENV_PYTHON) -m ruff check --quiet --fix-only .
+	@$(VENV_PYTHON) -m ruff format .
 
 .PHONY: protos
 protos: setup ## Generate imgbuilder/pb from protos/
-	@$(PYTHON) scripts/generate_protos.py
+	@$(VENV_PYTHON) scripts/generate_protos.py
 
 .PHONY: lock
 lock: setup ## Make requirements.lock anew from pyproject.toml, with the newest versions that fit
-	@$(PYTHON) -m venv .cache/uv
+	@$(VENV_PYTHON) -m venv .cache/uv
 	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@.cache/uv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 		--no-header --group dev pyproject.toml -o requirements.lock
