@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -94,7 +95,7 @@ class WorkspaceManager:
         self,
         *,
         port: int = 0,
-        tls: Any = None,
+        tls: ssl.SSLContext | None = None,
         backlog: int = BACKLOG,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:

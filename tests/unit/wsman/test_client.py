@@ -12,6 +12,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from imgbuilder.core.secrets import Secret
+from imgbuilder.orchestrator import ports
 from imgbuilder.pb.wsman import StartWorkspaceRequest, StopWorkspacePolicy, WorkspacePhase
 from imgbuilder.runtime.tls import client_context, server_context
 from imgbuilder.wsman.client import WorkspaceManagerClient
@@ -38,6 +39,12 @@ async def client(manager: WorkspaceManager) -> AsyncIterator[WorkspaceManagerCli
     """A client of it."""
     async with WorkspaceManagerClient(manager.address) as client:
         yield client
+
+
+async def test_it_is_what_the_orchestrator_asks_for(client: WorkspaceManagerClient) -> None:
+    """The client satisfies the port; the type checker sees to it."""
+    port: ports.WorkspaceManager = client
+    assert await port.list() == []
 
 
 async def test_start_tells_where_the_log_is(
