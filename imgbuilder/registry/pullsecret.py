@@ -29,7 +29,11 @@ def read_docker_config(path: Path) -> DockerConfig:
 
 
 class PullSecret:
-    """The latest usable contents of a config.json."""
+    """The latest usable contents of a config.json.
+
+    :ivar config: those contents.
+    :ivar changed: set when *config* changes, and then replaced by another.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read the file for the first time.
@@ -42,6 +46,7 @@ class PullSecret:
         self._stop = anyio.Event()
         self._fault = ""
         self.config = parse_docker_config(self._contents)
+        self.changed = anyio.Event()
 
     async def watch(self) -> None:
         """Keep `config` up to date until `stop` is called. Unusable contents leave it as it is.
@@ -95,6 +100,8 @@ class PullSecret:
         else:
             self._contents, self._fault = contents, ""
             log.info("pull secret was read again", registries=len(self.config.auths))
+            self.changed.set()
+            self.changed = anyio.Event()
 
 
 def _contents(path: Path) -> bytes:

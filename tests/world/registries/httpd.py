@@ -60,7 +60,7 @@ class HttpServer:
         self._name = name
         self._port = port
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None] | None] = {}
         self._change = asyncio.Condition()
 
     async def __aenter__(self) -> Self:
@@ -91,11 +91,13 @@ class HttpServer:
 
     async def drop_connections(self) -> None:
         """Reset all connections, whatever they are doing."""
-        writers = list(self._writers)
-        for writer in writers:
+        dropped = dict(self._serving)
+        for writer, task in dropped.items():
             writer.transport.abort()
+            if task is not None:
+                task.cancel()
         async with self._change:
-            await self._change.wait_for(lambda: not self._writers.intersection(writers))
+            await self._change.wait_for(lambda: not dropped.keys() & self._serving.keys())
 
     async def requested(self, count: int) -> None:
         """Wait until *count* requests have arrived in all."""
@@ -124,7 +126,7 @@ class HttpServer:
         return True
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
+        self._serving[writer] = asyncio.current_task()
         self.connections += 1
         self.open_now += 1
         self.most_open = max(self.most_open, self.open_now)
@@ -134,12 +136,12 @@ class HttpServer:
                 await self._changed()
                 if not await self.answer(request, reader, writer):
                     break
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has gone, or was made to
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client has gone, or was made to; nobody but `drop_connections` cancels this
         finally:
             self.open_now -= 1
             writer.close()
-            self._writers.discard(writer)
+            del self._serving[writer]
             await self._changed()
 
     async def _changed(self) -> None:
