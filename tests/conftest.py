@@ -1,4 +1,4 @@
-"""Fixtures of all tests."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The first text that is drawn in a fresh checkout takes a second or two, in whichever test that is: a table of all
+# characters is made then. A loaded machine is slow, too.
+settings.register_profile("patient", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
