@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from imgbuilder.core.permissions import Credentials
@@ -19,8 +20,12 @@ DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
 
 
 @contextmanager
-def credential_folder(scratch: Path, credentials: Mapping[str, Credentials]) -> Iterator[Path]:
-    """A folder with a ``config.json`` that holds *credentials*, by registry; gone afterwards.
+def credential_folder(
+    scratch: Path,
+    credentials: Mapping[str, Credentials],
+    settings: Mapping[str, object] = MappingProxyType({}),
+) -> Iterator[Path]:
+    """A folder with a ``config.json`` that holds *credentials*, by registry, and *settings*; gone afterwards.
 
     Only the user who runs this can read it.
     """
@@ -29,7 +34,7 @@ def credential_folder(scratch: Path, credentials: Mapping[str, Credentials]) -> 
     try:
         file = os.open(folder / "config.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "w", encoding="utf-8") as config:
-            json.dump(config_document(credentials), config)
+            json.dump({**settings, **config_document(credentials)}, config)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

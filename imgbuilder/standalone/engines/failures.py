@@ -32,7 +32,8 @@ _OF_THE_MACHINE: Final = re.compile(
     r"no space left on device|disk quota exceeded|cannot allocate memory|too many open files"
     r"|read-only file system|input/output error|cannot connect to the docker daemon"
     r"|connection error: desc|is buildkitd running|error reading from server|transport is closing"
-    r"|cgroup|mounting overlay|creating overlay mount|error creating runtime|cannot set up namespace",
+    r"|error creating runtime|cannot set up namespace"
+    r"|cgroups in hybrid mode|cgroup configuration|mounting overlay|creating overlay mount",
     re.IGNORECASE,
 )
 
