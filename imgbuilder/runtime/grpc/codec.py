@@ -172,6 +172,9 @@ class Codec:
 CONTRACT: Final = Codec(preserved={WorkspaceInitializer})
 """The codec of the messages of this project's contract."""
 
+REQUESTS: Final = Codec(preserved={WorkspaceInitializer}, max_messages=100_000)
+"""The same for requests, which are small and may be hostile."""
+
 encode: Final = CONTRACT.encode
 decode: Final = CONTRACT.decode
 
