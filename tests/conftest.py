@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.world.fixtures"]
+
 # The first text that is drawn in a fresh checkout takes a second or two, in whichever test that is: a table of all
 # characters is made then. A loaded machine is slow, too.
 settings.register_profile("patient", suppress_health_check=[HealthCheck.too_slow], deadline=None)
