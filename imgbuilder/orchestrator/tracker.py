@@ -80,7 +80,7 @@ class Tracker:
         self._settings = settings
         self._metrics = metrics
         self._builds: dict[str, _Tracked] = {}
-        self._active: dict[str, str] = {}
+        self._active: dict[str, dict[str, None]] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._last_ended: OrderedDict[str, str] = OrderedDict()
         self._ends = 0
@@ -111,8 +111,8 @@ class Tracker:
         return tracked.build if tracked else None
 
     def active(self, ref: str) -> Build | None:
-        """The build of the workspace image *ref* that has not ended."""
-        build_id = self._active.get(ref)
+        """The build of the workspace image *ref* that has not ended; should there be several, the first known."""
+        build_id = next(iter(self._active.get(ref, ())), None)
         return self._builds[build_id].build if build_id else None
 
     def running(self) -> list[Build]:
@@ -125,7 +125,8 @@ class Tracker:
         :raises BuildNotFoundError: if there is none.
         """
         if not build_id:
-            build_id = self._active.get(ref) or self._last_ended.get(ref, "")
+            active = self.active(ref)
+            build_id = active.build_id if active else self._last_ended.get(ref, "")
         tracked = self._builds.get(build_id)
         if tracked is None or (ref and tracked.build.ref != ref):
             raise BuildNotFoundError
@@ -255,7 +256,7 @@ class Tracker:
         tracked = _Tracked(build=build, deadline=deadline)
         self._builds[build.build_id] = tracked
         if not build.state.ended:
-            self._active.setdefault(build.ref, build.build_id)
+            self._active.setdefault(build.ref, {})[build.build_id] = None
         self._changed(tracked)
         return tracked
 
@@ -275,8 +276,10 @@ class Tracker:
         tracked.ended_at = anyio.current_time()
         self._ends += 1
         tracked.order = self._ends
-        if self._active.get(build.ref) == build.build_id:
-            del self._active[build.ref]
+        active = self._active.get(build.ref, {})
+        active.pop(build.build_id, None)
+        if not active:
+            self._active.pop(build.ref, None)
         self._ended[build.build_id] = None
         if build.state is BuildState.NOT_STARTED:
             return

@@ -235,6 +235,23 @@ async def test_builds_are_found_by_ref_by_id_or_by_both(orchestrator: Orchestrat
             tracker.find(ref=ref, build_id=build_id)
 
 
+async def test_a_second_build_of_an_image_is_active_once_the_first_has_ended(
+    orchestrator: Orchestrator,
+) -> None:
+    """Another replica may have started it before this one heard of the end of the first."""
+    tracker = orchestrator.tracker
+    tracker.see(seen("first", REF))
+    tracker.see(seen("second", REF))
+    assert tracker.find(ref=REF, build_id="").build_id == "first"
+    tracker.see(seen("first", REF, phase="STOPPED", version=2, failure="x"))
+    active = tracker.active(REF)
+    assert active is not None
+    assert active.build_id == "second"
+    assert tracker.find(ref=REF, build_id="").build_id == "second"
+    tracker.see(seen("second", REF, phase="STOPPED", version=2, failure="x"))
+    assert tracker.active(REF) is None
+
+
 async def test_a_finished_build_stays_finished(orchestrator: Orchestrator) -> None:
     """Later events of its workspace change nothing."""
     tracker = orchestrator.tracker
