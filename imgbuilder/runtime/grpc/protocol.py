@@ -212,11 +212,16 @@ class Protocol(grpclib.protocol.H2Protocol):
 
     # --- what the server calls
 
+    def refuse(self) -> None:
+        """Take no new calls."""
+        self.processor.refusing = True
+
     def leave(self) -> None:
         """Take no new calls, let the open ones end, then close. Tells the peer, who calls elsewhere from now on."""
         if self._ended or self._leaving:
             return
-        self._leaving = self.processor.refusing = True
+        self._leaving = True
+        self.refuse()
         # By hand: after a GOAWAY of its own, h2 would not let the open streams go on.
         goaway = GoAwayFrame(
             0, last_stream_id=self._h2.highest_inbound_stream_id, error_code=ErrorCodes.NO_ERROR

@@ -68,6 +68,7 @@ class Server:
         self._none_connected.set()
         self._hooks = Hooks(opened=self._opened, lost=self._lost, cut_off=self._cut_off)
         self._listening: asyncio.Server | None = None
+        self._leaving = False
         self._address: Address | None = None
         self._stock: grpclib.server.Server | None = None
 
@@ -113,8 +114,7 @@ class Server:
 
     def drain(self) -> None:
         """Take no new connections and no new calls, and tell all peers so; open calls go on."""
-        if self._listening is not None:
-            self._listening.close()
+        self._close_listener()
         for protocol in tuple(self._protocols):
             protocol.leave()
 
@@ -124,18 +124,21 @@ class Server:
 
     async def stop(self) -> None:
         """End all calls, with UNAVAILABLE where they can be told, and all connections. Never takes long."""
-        self.drain()
+        self._close_listener()
         if self._stock is not None:
             self._stock.close()
             await self._stock.wait_closed()
         tasks = [task for protocol in self._protocols for task in protocol.calls.tasks]
         for protocol in self._protocols:
+            protocol.refuse()
             protocol.calls.close()
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=STOPPING)
             if pending:
                 log.warning("calls did not end when they were cancelled", calls=len(pending))
+        # Only now GOAWAY: some clients, grpclib's too, drop what they wait for when they see it.
         for protocol in tuple(self._protocols):
+            protocol.leave()
             protocol.close()
         with anyio.move_on_after(STOPPING):
             await self._none_connected.wait()
@@ -151,6 +154,11 @@ class Server:
     ) -> None:
         await self.stop()
 
+    def _close_listener(self) -> None:
+        self._leaving = True
+        if self._listening is not None:
+            self._listening.close()
+
     def _protocol(self) -> Protocol:
         return Protocol(Calls(self._calls), self._config, self._limits, self._hooks)
 
@@ -160,6 +168,9 @@ class Server:
         if not self._protocols:
             self._none_connected = anyio.Event()
         self._protocols.add(protocol)
+        if self._leaving:
+            # it was accepted before the listener was closed, and had to shake hands
+            asyncio.get_running_loop().call_soon(protocol.leave)
         return True
 
     def _lost(self, protocol: Protocol) -> None:

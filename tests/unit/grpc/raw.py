@@ -93,8 +93,15 @@ class RawClient:
         self.answers: dict[int, Answer] = {}
         self.goaway: ConnectionTerminated | None = None
         self.pongs = 0
+        self.received = bytearray()
         self.closed = False
         self.acknowledge = True
+        self.speaking = True
+
+    @staticmethod
+    def new_answer() -> Answer:
+        """An answer of which nothing has come, for a stream that was opened by hand."""
+        return Answer()
 
     def flush(self) -> None:
         """Send what h2 has prepared."""
@@ -153,10 +160,11 @@ class RawClient:
         if not data:
             self.closed = True
             return
+        self.received += data
         with suppress(ProtocolError):  # h2 accepts nothing behind a GOAWAY
             for event in self.h2.receive_data(data):
                 self._handle(event)
-        if self.goaway is None:
+        if self.goaway is None and self.speaking:
             self.flush()
 
     def _handle(self, event: Event) -> None:
@@ -184,6 +192,7 @@ async def raw_client(address: Address, *, preface: bool = True) -> AsyncIterator
     """A connection to the server at *address*, which has sent its preface and read the server's."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     client = RawClient(reader, writer)
+    client.speaking = preface
     try:
         if preface:
             client.h2.initiate_connection()

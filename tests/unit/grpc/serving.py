@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -60,13 +61,15 @@ async def serving(
     cardinality: Cardinality = UNARY,
     *,
     limits: Limits | None = None,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[Served]:
     """Serve Echo, and *function* as ``/test.Service/Call``."""
     cut_offs: list[CutOff] = []
     methods = {"Call": (function, cardinality)} if function else {}
     async with Server([Service(methods)], limits=limits, on_cut_off=cut_offs.append, **options) as server:
-        yield Served(server, await server.listen("127.0.0.1:0"), cut_offs)
+        yield Served(server, await server.listen(f"127.0.0.1:{port}", tls=tls), cut_offs)
 
 
 @asynccontextmanager

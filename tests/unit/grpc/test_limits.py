@@ -1,0 +1,84 @@
+"""How much of what is a flood, by the clock."""
+
+from __future__ import annotations
+
+import pytest
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgbuilder.runtime.grpc.http2 import FloodError, FloodGuard
+from imgbuilder.runtime.grpc.limits import FLOODS, Allowance, CutOff, Flood
+
+
+class Clock:
+    """A time that tests move on."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+@given(st.lists(st.floats(0, 10), max_size=50), st.integers(1, 10), st.floats(0.1, 5))
+def test_an_allowance_is_never_exceeded(pauses: list[float], burst: int, rate: float) -> None:
+    """In any time no more is taken than the burst and what the time adds."""
+    allowance, now, taken = Allowance(Flood(burst=burst, rate=rate), 0.0), 0.0, 0
+    for pause in pauses:
+        now += pause
+        taken += allowance.take(now)
+    assert taken <= burst + now * rate + 1e-6
+
+
+def test_an_allowance_fills_up_again() -> None:
+    """With time, and with what is sent, but never over its burst."""
+    allowance = Allowance(Flood(burst=2, rate=1, per_frame_sent=1), 0.0)
+    assert [allowance.take(0.0) for _ in range(3)] == [True, True, False]
+    assert [allowance.take(1.5) for _ in range(2)] == [True, False]
+    allowance.sent()
+    assert allowance.take(1.5)
+    for _ in range(10):
+        allowance.sent()
+    assert [allowance.take(50.0) for _ in range(3)] == [True, True, False]
+
+
+def _guard(clock: Clock, *, young: bool = True) -> FloodGuard:
+    return FloodGuard(clock=clock, is_young=lambda _: young)
+
+
+def test_resets_of_old_streams_do_not_count() -> None:
+    """A client may give up all its calls at once."""
+    guard = _guard(Clock(), young=False)
+    for number in range(1, 20_001, 2):
+        guard.received(RstStreamFrame(number))
+
+
+def test_what_is_slow_is_no_flood() -> None:
+    """A ping a second, for hours."""
+    clock = Clock()
+    guard = _guard(clock)
+    for _ in range(10_000):
+        guard.received(PingFrame(0))
+        clock.now += 1
+
+
+@pytest.mark.parametrize(
+    "frame", [HeadersFrame(1), DataFrame(1, data=b"x"), DataFrame(1, flags=["END_STREAM"])]
+)
+def test_what_calls_are_made_of_does_not_count(frame: Frame) -> None:
+    """However many there are."""
+    guard = _guard(Clock())
+    for _ in range(10_000):
+        guard.received(frame)
+
+
+def test_kinds_are_counted_apart() -> None:
+    """Using one up leaves the others."""
+    guard = _guard(Clock())
+    for _ in range(FLOODS[CutOff.PINGS].burst):
+        guard.received(PingFrame(0))
+    guard.received(RstStreamFrame(1))
+    with pytest.raises(FloodError) as caught:
+        guard.received(PingFrame(0))
+    assert caught.value.reason is CutOff.PINGS
