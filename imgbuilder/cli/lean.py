@@ -7,17 +7,19 @@ import sys
 from typing import Any, cast
 
 
-def import_structlog() -> None:
-    """Import structlog without rich, which it takes along, where it is installed, to show colourful tracebacks.
+def import_without_rich(*names: str) -> None:
+    """Import modules that take rich along, where it is installed, without it.
 
-    A service logs plain ones, without the values of variables; rich would cost it 5 MiB and 45 ms. To be called
-    before anything else imports structlog; does nothing after that.
+    structlog wants it for colourful tracebacks, httpx for its command line; a service logs plain tracebacks,
+    without the values of variables, and has a command line of its own. Rich would cost it 5 MiB and 45 ms. To be
+    called before anything else imports the modules; does nothing for those that are there already.
     """
-    if "structlog" in sys.modules or "rich" in sys.modules:
+    if "rich" in sys.modules:
         return
-    # Python's way to say that a module is not to be had. structlog looks for rich once, when it is imported.
+    # Python's way to say that a module is not to be had. The modules look for it once, when they are imported.
     cast("dict[str, Any]", sys.modules)["rich"] = None
     try:
-        importlib.import_module("structlog")
+        for name in names:
+            importlib.import_module(name)
     finally:
         del sys.modules["rich"]

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import typer
 
-from imgbuilder.cli.lean import import_structlog
+from imgbuilder.cli.lean import import_without_rich
 from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, UsageError, VerboseOption
 from imgbuilder.core.errors import ImgbuilderError, InvalidInputError
 
@@ -39,7 +39,7 @@ def run_service(path: str, *, as_json: bool, debug: bool) -> int:
     :raises ConfigError: if the configuration can't work.
     :raises ImgbuilderError: if the service can't start for a reason that a user can mend.
     """
-    import_structlog()
+    import_without_rich("structlog")
     from imgbuilder.config import ConfigError, Fault, load
     from imgbuilder.telemetry.logging import logging_to
 
@@ -71,7 +71,7 @@ def run_service(path: str, *, as_json: bool, debug: bool) -> int:
 
 def load_service() -> ModuleType:
     """The module that assembles a service: imported late, since it brings everything along."""
-    import_structlog()
+    import_without_rich("structlog", "httpx")
     return importlib.import_module("imgbuilder.cli.service")
 
 

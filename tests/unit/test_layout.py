@@ -98,7 +98,7 @@ def test_a_service_brings_along_only_what_it_needs() -> None:
 
 def test_structlog_comes_without_rich() -> None:
     """The trick that keeps it out still works, and rich can be imported afterwards."""
-    program = "from imgbuilder.cli.lean import import_structlog; import_structlog()"
+    program = "from imgbuilder.cli.lean import import_without_rich as lean; lean('structlog')"
     modules = imported_by(program)
     assert "structlog.dev" in modules
     assert "rich" not in modules
