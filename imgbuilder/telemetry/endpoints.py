@@ -68,10 +68,10 @@ async def serve_endpoints(
     async with AsyncExitStack() as stack:
         metrics_port = probes_port = 0
         if metrics_address is not None:
-            server = _serving(_metrics_app(metrics), *metrics_address)
+            server = serving(_metrics_app(metrics), *metrics_address)
             metrics_port = await stack.enter_async_context(server)
         if probes_address is not None:
-            server = _serving(_probes_app(ready), *probes_address)
+            server = serving(_probes_app(ready), *probes_address)
             probes_port = await stack.enter_async_context(server)
         yield Endpoints(metrics_port=metrics_port, probes_port=probes_port)
 
@@ -98,8 +98,18 @@ def _probes_app(ready: Readiness) -> Starlette:
 
 
 @asynccontextmanager
-async def _serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
-    """Serve *app* inside the block; the port."""
+async def serving(
+    app: Starlette,
+    host: str,
+    port: int,
+    *,
+    connections: int = CONNECTIONS_LIMIT,
+) -> AsyncIterator[int]:
+    """Serve *app* inside the block; the port, which is of interest where *port* is 0.
+
+    :param connections: how many there may be; more are answered with 503.
+    :raises ListenError: if the address can't be listened on.
+    """
     with _listening(host, port) as listener:
         server = _Server(
             uvicorn.Config(
@@ -109,7 +119,7 @@ async def _serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
                 h11_max_incomplete_event_size=HEADERS_LIMIT,
                 http="h11",
                 lifespan="off",
-                limit_concurrency=CONNECTIONS_LIMIT,
+                limit_concurrency=connections,
                 log_config=None,
                 proxy_headers=False,
                 server_header=False,
