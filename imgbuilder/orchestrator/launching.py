@@ -22,13 +22,13 @@ from imgbuilder.core.builds import (
     StartRefused,
     WorkspaceGone,
     WorkspaceSeen,
-    WorkspaceStarted,
 )
+from imgbuilder.core.ids import SLOT_SECONDS
 from imgbuilder.core.ids import build_id as next_build_id
 from imgbuilder.core.workspace import BuildPlan, WorkspaceSettings, start_request
 from imgbuilder.orchestrator.errors import BuildNotStartedError
 from imgbuilder.orchestrator.ports import WallClock, WorkspaceManager
-from imgbuilder.orchestrator.tracker import Tracker
+from imgbuilder.orchestrator.tracker import GRACE, Tracker
 from imgbuilder.runtime.tasks import Tasks
 from imgbuilder.telemetry.metrics import Metrics
 from imgbuilder.wsman.errors import (
@@ -40,15 +40,20 @@ from imgbuilder.wsman.errors import (
 log = structlog.get_logger(__name__)
 
 RETRIES: Final = 10
-"""How often a start is tried again that was refused as unavailable, after 1, 2, 3 … seconds."""
+"""How often a start is tried again while the workspace manager is unavailable, after 1, 2, 3 … seconds."""
 
 UNAVAILABLE: Final = "workspace services are currently unavailable"
 
 PATIENCE: Final = 1.0
 """After how many seconds callers are told of a build whose start was not answered yet."""
 
-LIST_LIMIT: Final = 5.0
-"""How long, in seconds, to look for workspaces of other replicas before going on without."""
+BUILT_ELSEWHERE: Final = "the image is being built by another replica: ask again"
+
+LIST_LIMIT: Final = 15.0
+"""How long, in seconds, to look for workspaces of other replicas at a time."""
+
+SLOT_BORDER: Final = 5.0
+"""For how many seconds before ids change no new one is derived: more than a start takes until it is listed."""
 
 STOPPING_LIMIT: Final = 600.0
 """How long, in seconds, to wait for a workspace of an earlier build to be gone."""
@@ -59,13 +64,21 @@ _INTERNAL: Final = BuildNotStartedError("cannot start build: internal error", un
 
 @dataclass(slots=True, kw_only=True)
 class _Launch:
-    """A build on its way: *outcome* once it is settled, *proposed* as soon as its workspace is asked for."""
+    """A build on its way.
+
+    :ivar settled: is set once there is an *outcome*.
+    :ivar asked: is set once a workspace was asked for, or there is an outcome.
+    :ivar proposed: the id under which a workspace is asked for.
+    :ivar told: whether callers were told of a build of that id.
+    """
 
     plan: BuildPlan
     forced: bool
     settled: anyio.Event = field(default_factory=anyio.Event)
+    asked: anyio.Event = field(default_factory=anyio.Event)
     outcome: Build | BuildNotStartedError | None = None
     proposed: str = ""
+    told: bool = False
 
 
 class Launcher:
@@ -92,8 +105,8 @@ class Launcher:
     async def attach_or_start(self, plan: BuildPlan, *, forced: bool = False) -> Build:
         """The build of ``plan.ref``: the one that runs, or a new one.
 
-        Returns as soon as the build is known: when its start was answered, or after `PATIENCE`. Cancelling it
-        does not cancel the start.
+        Returns as soon as the build is known: when its start was answered, or was asked for `PATIENCE` ago.
+        Cancelling it does not cancel the start.
 
         :param forced: whether an image that another replica makes right now is not good enough; a build that
             runs is good enough always.
@@ -112,11 +125,13 @@ class Launcher:
         return await self._known(launch)
 
     async def _known(self, launch: _Launch) -> Build:
+        await launch.asked.wait()
         with anyio.move_on_after(PATIENCE):
             await launch.settled.wait()
         if not launch.settled.is_set() and launch.proposed:
             known = self._tracker.get(launch.proposed)
             if known is None or not known.state.ended:
+                launch.told = True
                 plan = launch.plan
                 return self._tracker.starting(launch.proposed, ref=plan.ref, base_ref=plan.base_ref)
         await launch.settled.wait()
@@ -135,6 +150,7 @@ class Launcher:
         finally:
             del self._launches[launch.plan.ref]
             launch.settled.set()
+            launch.asked.set()
 
     def _refused(self, launch: _Launch, error: BuildNotStartedError) -> Build | BuildNotStartedError:
         build = self._tracker.get(launch.proposed)
@@ -149,49 +165,108 @@ class Launcher:
         return error if build.state.ended else build
 
     async def _launch(self, launch: _Launch) -> Build:
+        """Try until there is a build, as long as that makes sense."""
+        failures = 0
         with anyio.move_on_after(STOPPING_LIMIT):
             while True:
-                for workspace in await self._existing(launch.plan.ref):
-                    build = self._tracker.see(workspace)
-                    if not workspace.ended and not build.state.ended:
-                        self._metrics.build_attached()
-                        return build
-                    ended = await self._end_of(workspace.build_id)
-                    if _good_enough(ended, launch):
-                        return ended
-                build_or_earlier = await self._start(launch)
-                if isinstance(build_or_earlier, Build):
-                    return build_or_earlier
-                ended = await self._end_of(build_or_earlier)
-                if _good_enough(ended, launch):
-                    return ended
+                try:
+                    found = await self._attempt(launch)
+                except WorkspaceManagerUnavailableError as error:
+                    failures += 1
+                    log.warning(
+                        "workspace not started yet",
+                        build_id=launch.proposed,
+                        ref=launch.plan.ref,
+                        attempt=failures,
+                        reason=error.fault,
+                    )
+                    if failures > RETRIES:
+                        raise BuildNotStartedError(UNAVAILABLE, unavailable=True) from error
+                    await anyio.sleep(failures)
+                    continue
+                except WorkspaceManagerError as error:
+                    message = f"cannot start build: {error.fault}"
+                    raise BuildNotStartedError(message, unavailable=False) from error
+                if isinstance(found, Build):
+                    return self._settle_on(found, launch)
+                build = await self._end_of(found)
+                if build is not None and (not build.state.ended or _good_enough(build, launch)):
+                    return self._settle_on(build, launch)
         raise BuildNotStartedError("cannot start build: an earlier workspace does not stop", unavailable=True)
 
+    async def _attempt(self, launch: _Launch) -> Build | str:
+        """Find a build of the image, or start one.
+
+        Before every start there is a look at what is there: while this launch waited, another replica may have
+        started a build, or an earlier start may have had its effect although its answer was lost.
+
+        :returns: the build, or the id of an earlier one that must be gone first.
+        :raises WorkspaceManagerError: if there is no telling what is there, or no workspace to be had.
+        """
+        ref = launch.plan.ref
+        build = self._tracker.get(launch.proposed)
+        if build is not None and build.state is not BuildState.STARTING:
+            if launch.told or not build.state.ended:
+                return build
+            launch.proposed = ""
+        if not launch.proposed:
+            await self._pass_slot_border()
+        build = self._tracker.active(ref)
+        if build is not None and build.state is not BuildState.STARTING:
+            return build
+        earlier = ""
+        for workspace in await self._existing(ref):
+            build = self._tracker.see(workspace)
+            if not workspace.ended and not build.state.ended:
+                self._metrics.build_attached()
+                return build
+            earlier = earlier or workspace.build_id
+        return earlier or await self._start(launch)
+
+    def _settle_on(self, build: Build, launch: _Launch) -> Build:
+        """Callers that were told of another build, which was not started, have to ask again."""
+        proposed = self._tracker.get(launch.proposed)
+        if proposed is not None and proposed.build_id != build.build_id and not proposed.state.ended:
+            self._tracker.observe(launch.proposed, StartRefused(message=BUILT_ELSEWHERE, unavailable=True))
+        return build
+
+    async def _pass_slot_border(self) -> None:
+        """Derive no id right before ids change.
+
+        Whoever derives the next ones, a moment later in another replica, must find in the list what was
+        started with these.
+        """
+        left = SLOT_SECONDS - self._clock() % SLOT_SECONDS
+        if left < SLOT_BORDER:
+            await anyio.sleep(left)
+
     async def _existing(self, ref: str) -> list[WorkspaceSeen]:
-        """Workspaces of *ref* that have not stopped yet, whoever started them."""
+        """Workspaces of *ref* that have not stopped yet, whoever started them.
+
+        :raises WorkspaceManagerUnavailableError: if that can't be told.
+        """
         try:
             with anyio.fail_after(LIST_LIMIT):
                 seen = await self._workspaces.list(ref=ref)
-        except (WorkspaceManagerError, TimeoutError):
-            return []  # the start itself will tell whether the workspace manager is there
+        except TimeoutError as error:
+            raise WorkspaceManagerUnavailableError("DEADLINE_EXCEEDED", "no list in time") from error
+        except WorkspaceManagerError as error:
+            # Not the start's own fault, which would end the launch.
+            raise WorkspaceManagerUnavailableError(error.code, error.fault) from error
         return [workspace for workspace in seen if workspace.ref == ref and not workspace.stopped]
 
     async def _start(self, launch: _Launch) -> Build | str:
         """Ask for a workspace.
 
-        :returns: the build it is for, or the id of an earlier build whose workspace has the same id and is
-            stopping.
+        :returns: the build it is for, or the id of an earlier build whose workspace has the same id.
         """
         plan = launch.plan
-        build_id = launch.proposed = next_build_id(
-            plan.ref,
-            last_ended=self._tracker.last_ended(plan.ref),
-            now=self._clock(),
-        )
+        build_id = launch.proposed = launch.proposed or self._next_id(plan.ref)
+        launch.asked.set()
         try:
-            started = await self._start_patiently(plan, build_id)
+            started = await self._workspaces.start(start_request(plan, build_id, self._settings))
         except WorkspaceExistsError:
-            return await self._adopt(plan, build_id)
+            return await self._adopt(launch, build_id)
         self._metrics.build_started()
         log.info("build started", build_id=build_id, ref=plan.ref, base_ref=plan.base_ref)
         return self._tracker.started(
@@ -201,43 +276,45 @@ class Launcher:
             log_source=started.log_source,
         )
 
-    async def _start_patiently(self, plan: BuildPlan, build_id: str) -> WorkspaceStarted:
-        request = start_request(plan, build_id, self._settings)
-        for attempt in range(1, RETRIES + 2):
-            try:
-                return await self._workspaces.start(request)
-            except WorkspaceExistsError:
-                raise
-            except WorkspaceManagerUnavailableError as error:
-                log.warning(
-                    "workspace not started yet", build_id=build_id, attempt=attempt, reason=error.fault
-                )
-                if attempt <= RETRIES:
-                    await anyio.sleep(attempt)
-            except WorkspaceManagerError as error:
-                raise BuildNotStartedError(f"cannot start build: {error.fault}", unavailable=False) from error
-        raise BuildNotStartedError(UNAVAILABLE, unavailable=True)
+    def _next_id(self, ref: str) -> str:
+        """An id that other replicas derive as well, and that no build had which is known here to have ended.
 
-    async def _adopt(self, plan: BuildPlan, build_id: str) -> Build | str:
-        """Attach to the workspace of this id that is there already."""
+        Of builds that were started in earlier slots nothing goes into it: their ids can't come again, and not
+        every replica remembers them.
+        """
+        now = self._clock()
+        last = self._tracker.last_ended(ref, since=now - now % SLOT_SECONDS)
+        while True:
+            build_id = next_build_id(ref, last_ended=last, now=now)
+            build = self._tracker.get(build_id)
+            if build is None or not build.state.ended:
+                return build_id
+            last = build_id
+
+    async def _adopt(self, launch: _Launch, build_id: str) -> Build | str:
+        """Attach to the workspace of this id that is there already, unless it is about to be gone."""
+        plan = launch.plan
         try:
             workspace = await self._workspaces.describe(build_id)
         except WorkspaceManagerError as error:
-            # It is there, so attach; what it does, the watcher will hear.
-            log.warning("workspace exists but is not described", build_id=build_id, reason=error.fault)
-            return self._tracker.started(build_id, ref=plan.ref, base_ref=plan.base_ref, log_source=None)
+            raise WorkspaceManagerUnavailableError(error.code, error.fault) from error
         if workspace is None:
+            # Gone since, or too new for what answered: in doubt nobody is told of it who does not know yet.
             self._tracker.started(build_id, ref=plan.ref, base_ref=plan.base_ref, log_source=None)
+            launch.proposed = build_id if launch.told else ""
             return build_id
-        told = self._tracker.get(build_id)
         build = self._tracker.see(workspace)
-        if workspace.ended and (told is None or told.state.ended):
+        if workspace.ended or build.state.ended:
             return build_id
         self._metrics.build_attached()
         return build
 
     async def _end_of(self, build_id: str) -> Build | None:
-        """Wait until the workspace of a build is gone and the build has ended; None if nobody remembers it."""
+        """Wait until the workspace of a build is gone and the build has ended.
+
+        :returns: the build; also if it turns out that it runs. None if nobody remembers it.
+        """
+        known_since = anyio.current_time()
         for attempt in itertools.count():
             try:
                 workspace = await self._workspaces.describe(build_id)
@@ -245,17 +322,21 @@ class Launcher:
                 log.debug("workspace not described", build_id=build_id, reason=error.fault)
             else:
                 if workspace is not None:
-                    self._tracker.see(workspace)
-                if workspace is None or workspace.stopped:
+                    build = self._tracker.see(workspace)
+                    if not workspace.ended and build.state is BuildState.RUNNING:
+                        return build
+                    if workspace.stopped:
+                        break
+                elif anyio.current_time() >= known_since + GRACE:
                     break
             await anyio.sleep(POLL.delay(attempt, 0.5))
         with self._tracker.watch(build_id) as changes:
-            build = self._tracker.get(build_id)
-            if build is not None and build.state is BuildState.RUNNING:
-                build = self._tracker.observe(build_id, WorkspaceGone())
-            while build is not None and not build.state.ended:
-                build = await changes.receive()
-        return build
+            known = self._tracker.get(build_id)
+            if known is not None and known.state is BuildState.RUNNING:
+                known = self._tracker.observe(build_id, WorkspaceGone())
+            while known is not None and not known.state.ended:
+                known = await changes.receive()
+        return known
 
 
 def _good_enough(build: Build | None, launch: _Launch) -> TypeGuard[Build]:

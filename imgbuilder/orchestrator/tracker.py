@@ -44,6 +44,8 @@ REMEMBERED_ENDS: Final = 10_000
 
 SWEEP_INTERVAL: Final = 1.0
 
+_NONE_ENDED: Final = ("", 0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackerSettings:
@@ -82,7 +84,7 @@ class Tracker:
         self._builds: dict[str, _Tracked] = {}
         self._active: dict[str, dict[str, None]] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._last_ended: OrderedDict[str, str] = OrderedDict()
+        self._last_ended: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._ends = 0
         self._observers: list[Callable[[Build], None]] = []
         self._forgetters: list[Callable[[str], None]] = []
@@ -126,7 +128,7 @@ class Tracker:
         """
         if not build_id:
             active = self.active(ref)
-            build_id = active.build_id if active else self._last_ended.get(ref, "")
+            build_id = active.build_id if active else self.last_ended(ref) or ""
         tracked = self._builds.get(build_id)
         if tracked is None or (ref and tracked.build.ref != ref):
             raise BuildNotFoundError
@@ -136,9 +138,13 @@ class Tracker:
         """A mailbox for the newest state of a build."""
         return self._bus.subscribe(build_topic(build_id))
 
-    def last_ended(self, ref: str) -> str | None:
-        """The id of the build of *ref* that ended last, as far as this replica saw."""
-        return self._last_ended.get(ref)
+    def last_ended(self, ref: str, *, since: float = 0.0) -> str | None:
+        """The id of the build of *ref* that ended last, as far as this replica saw.
+
+        :param since: a Unix time; a build that started before then does not count.
+        """
+        build_id, started_at = self._last_ended.get(ref, _NONE_ENDED)
+        return build_id if build_id and started_at >= since else None
 
     def ends(self) -> int:
         """How many builds have ended: a mark to give to `succeeded_since`."""
@@ -146,7 +152,7 @@ class Tracker:
 
     def succeeded_since(self, ref: str, ends: int) -> Build | None:
         """A build of *ref* that succeeded after `ends` answered *ends*: whatever was looked up before is old."""
-        tracked = self._builds.get(self._last_ended.get(ref, ""))
+        tracked = self._builds.get(self.last_ended(ref) or "")
         if tracked and tracked.order > ends and tracked.build.state is BuildState.SUCCEEDED:
             return tracked.build
         return None
@@ -283,7 +289,7 @@ class Tracker:
         self._ended[build.build_id] = None
         if build.state is BuildState.NOT_STARTED:
             return
-        self._last_ended[build.ref] = build.build_id
+        self._last_ended[build.ref] = (build.build_id, build.started_at)
         self._last_ended.move_to_end(build.ref)
         if len(self._last_ended) > REMEMBERED_ENDS:
             self._last_ended.popitem(last=False)

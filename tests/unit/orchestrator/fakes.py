@@ -77,6 +77,7 @@ class FakeWorkspaces:
     start_delay: float = 0.0
     down: bool = False
     lists_fail: bool = False
+    unlisted: set[str] = field(default_factory=set)
     starts: list[StartWorkspaceRequest] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     listings: int = 0
@@ -140,7 +141,11 @@ class FakeWorkspaces:
         self._check()
         if self.lists_fail:
             raise WorkspaceManagerError("INTERNAL", "cannot list")
-        return [workspace for workspace in self.workspaces.values() if ref in (None, workspace.ref)]
+        return [
+            workspace
+            for workspace in self.workspaces.values()
+            if ref in (None, workspace.ref) and workspace.build_id not in self.unlisted
+        ]
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[AsyncIterator[WorkspaceSeen]]:

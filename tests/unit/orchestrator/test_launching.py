@@ -184,7 +184,7 @@ async def test_an_id_that_is_taken_by_a_stopping_workspace_is_not_used_again(
 ) -> None:
     """A restarted replica derives the id of a build before; that build's end is awaited."""
     taken = build_id(REF, last_ended=None, now=clock())
-    orchestrator.workspaces.lists_fail = True
+    orchestrator.workspaces.unlisted.add(taken)
     orchestrator.workspaces.add(taken, REF, phase="STOPPING")
     outcome: list[Build] = []
 
@@ -197,6 +197,94 @@ async def test_an_id_that_is_taken_by_a_stopping_workspace_is_not_used_again(
         assert not outcome
         orchestrator.workspaces.update(taken, "STOPPED")
     assert outcome[0].build_id == build_id(REF, last_ended=taken, now=clock())
+
+
+async def test_nothing_is_started_before_it_is_known_what_runs(orchestrator: Orchestrator) -> None:
+    """A list that can't be had is asked for again, as often as a start is."""
+    orchestrator.workspaces.add("theirs", REF)
+    orchestrator.workspaces.lists_fail = True
+
+    async def heal() -> None:
+        await anyio.sleep(20)
+        orchestrator.workspaces.lists_fail = False
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(heal)
+        build = await orchestrator.launcher.attach_or_start(plan())
+    assert build.build_id == "theirs"
+    assert orchestrator.workspaces.starts == []
+    orchestrator.workspaces.lists_fail = True
+    with pytest.raises(BuildNotStartedError, match="workspace services are currently unavailable"):
+        await orchestrator.launcher.attach_or_start(plan("registry.test/workspace-images:b"))
+    assert orchestrator.workspaces.starts == []
+
+
+async def test_a_build_that_another_replica_started_meanwhile_ends_the_attempts(
+    orchestrator: Orchestrator,
+) -> None:
+    """Who was told of a build of this replica has to ask again; who asks now gets the other one."""
+    orchestrator.workspaces.start_errors = unavailable(3)
+    told = await orchestrator.launcher.attach_or_start(plan())
+    assert told.state is BuildState.STARTING
+    orchestrator.workspaces.add("theirs", REF)
+    ended = await orchestrator.final(told.build_id)
+    assert (ended.state, ended.unavailable) == (BuildState.NOT_STARTED, True)
+    assert (await orchestrator.launcher.attach_or_start(plan())).build_id == "theirs"
+    assert len(orchestrator.workspaces.starts) == 1
+
+
+async def test_a_start_that_had_its_effect_late_is_not_tried_again(orchestrator: Orchestrator) -> None:
+    """The watcher saw its workspace come, and go."""
+    orchestrator.workspaces.start_errors = unavailable(3)
+    told = await orchestrator.launcher.attach_or_start(plan())
+    orchestrator.tracker.see(seen(told.build_id, REF))
+    orchestrator.tracker.see(seen(told.build_id, REF, phase="STOPPED", version=2, failure="x"))
+    await anyio.sleep(60)
+    assert len(orchestrator.workspaces.starts) == 1
+
+
+async def test_ids_are_not_derived_right_before_they_change(orchestrator: Orchestrator) -> None:
+    """Or two replicas could start the same build a moment before and after, and neither could see the other's."""
+    await anyio.sleep(SLOT_SECONDS - clock() % SLOT_SECONDS - 1)
+    build = await orchestrator.launcher.attach_or_start(plan())
+    assert build.build_id == build_id(REF, last_ended=None, now=clock())
+    assert clock() % SLOT_SECONDS == pytest.approx(0, abs=0.1)
+
+
+async def test_builds_of_earlier_slots_do_not_matter_for_the_next_id(orchestrator: Orchestrator) -> None:
+    """So that a replica that remembers them and one that was restarted derive the same."""
+    orchestrator.tracker.see(seen("earlier", REF, phase="STOPPED", failure="x"))
+    await anyio.sleep(SLOT_SECONDS)
+    build = await orchestrator.launcher.attach_or_start(plan())
+    assert build.build_id == build_id(REF, last_ended=None, now=clock())
+
+
+async def test_the_id_of_a_build_that_ended_is_not_derived_again(orchestrator: Orchestrator) -> None:
+    """Not even where this replica heard of its end before it heard of that of an earlier one."""
+    first = build_id(REF, last_ended=None, now=clock())
+    second = build_id(REF, last_ended=first, now=clock())
+    for ended in (second, first):
+        orchestrator.tracker.see(seen(ended, REF, phase="STOPPED", failure="x"))
+    build = await orchestrator.launcher.attach_or_start(plan())
+    assert build.build_id == build_id(REF, last_ended=second, now=clock())
+
+
+async def test_a_workspace_that_exists_but_is_not_described_yet_is_not_given_up(
+    orchestrator: Orchestrator,
+) -> None:
+    """What answers may lag behind what starts workspaces."""
+    first = build_id(REF, last_ended=None, now=clock())
+    orchestrator.workspaces.start_errors = [WorkspaceExistsError("ALREADY_EXISTS", "workspace exists")]
+
+    async def appear() -> None:
+        await anyio.sleep(3)
+        orchestrator.workspaces.add(first, REF)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(appear)
+        build = await orchestrator.launcher.attach_or_start(plan())
+    assert (build.build_id, build.state) == (first, BuildState.RUNNING)
+    assert len(orchestrator.workspaces.starts) == 1
 
 
 async def test_a_later_build_never_has_the_id_of_an_earlier_one(orchestrator: Orchestrator) -> None:
