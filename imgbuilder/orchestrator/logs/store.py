@@ -26,8 +26,8 @@ SMALL: Final = 4 * 1024
 BATCH: Final = 1024 * 1024
 """Bytes that are moved to disk at once, at most."""
 
-LEFT_BEHIND: Final = 4 * 1024 * 1024
-"""Bytes that may wait for a disk that is slow; what is more is not kept."""
+WAITING: Final = 4 * 1024 * 1024
+"""Bytes that may wait for a disk that is slow; of more, the oldest are not kept."""
 
 
 class BuildLog:
@@ -117,8 +117,7 @@ class BuildLog:
 
     def _move(self) -> None:
         """See to it that what has been in memory long enough gets to disk."""
-        if self._layout.in_memory > self._memory_size + LEFT_BEHIND:
-            self._forget_memory(self._layout.end - self._memory_size)
+        self._forget_memory(self._layout.end - self._memory_size - WAITING)
         if not self._moving:
             self._moving = True
             self._tasks.spawn(self._move_to_disk, name="move a build log to disk")
@@ -160,8 +159,9 @@ class BuildLog:
     def _forget_memory(self, end: int) -> None:
         """Keep the log up to *end* in memory no longer, nor anywhere else."""
         start = self._layout.moved
-        self._leave_memory(end)
-        self._layout.lose(start, end)
+        if start < end:
+            self._leave_memory(end)
+            self._layout.lose(start, end)
 
     def _leave_memory(self, end: int) -> None:
         del self._memory[: end - self._layout.moved]
