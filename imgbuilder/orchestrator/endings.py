@@ -56,12 +56,14 @@ class Endings:
         self._tasks.spawn(self._stop_workspace, build, name=f"stop of build {build.build_id}")
 
     async def _check_image(self, build: Build) -> None:
-        observation: ImageFound | ImageMissing | ImageNotChecked = ImageNotChecked(fault="internal error")
         try:
             observation = await self._look_up(build)
-        finally:
-            # Also when the look-up fails in a way nobody thought of: no client may wait for ever.
-            self._tracker.observe(build.build_id, observation)
+        except Exception:
+            # In a way nobody thought of; but no client may wait for ever. A cancellation tells nothing: the
+            # service ends, and the build with its clients is another process's.
+            self._tracker.observe(build.build_id, ImageNotChecked(fault="internal error"))
+            raise
+        self._tracker.observe(build.build_id, observation)
 
     async def _look_up(self, build: Build) -> ImageFound | ImageMissing | ImageNotChecked:
         """Whether the image exists, with the service's own credentials, tried again until the time is up."""

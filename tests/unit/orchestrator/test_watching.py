@@ -13,8 +13,9 @@ from imgbuilder.core.builds import ENDED_WHILE_AWAY, NO_IMAGE, BuildState
 from imgbuilder.core.errors import BuildNotFoundError
 from imgbuilder.orchestrator.tracker import TrackerSettings
 from imgbuilder.registry.errors import RegistryUnreachableError
-from tests.unit.orchestrator.conftest import Orchestrator
-from tests.unit.orchestrator.fakes import new_tracker, plan, seen
+from imgbuilder.runtime.tasks import Tasks
+from tests.unit.orchestrator.conftest import Orchestrator, assemble
+from tests.unit.orchestrator.fakes import FakeImages, FakeWorkspaces, new_tracker, plan, seen
 
 pytestmark = pytest.mark.looptime
 
@@ -79,6 +80,25 @@ async def test_a_registry_that_comes_back_decides(orchestrator: Orchestrator) ->
         build = await orchestrator.launcher.attach_or_start(plan())
         orchestrator.workspaces.update(build.build_id, "STOPPED")
         assert (await orchestrator.final(build.build_id)).state is BuildState.SUCCEEDED
+
+
+async def test_a_service_that_ends_while_it_looks_for_an_image_tells_nothing() -> None:
+    """Its clients call again, elsewhere, and must not have been told of a failure before."""
+    async with Tasks() as tasks:
+        orchestrator = assemble(FakeWorkspaces(), FakeImages(delay=10), tasks)
+        orchestrator.tracker.see(seen("b", REF, phase="STOPPED"))
+        await anyio.sleep(1)
+    build = orchestrator.tracker.get("b")
+    assert build is not None
+    assert build.state is BuildState.CHECKING
+
+
+async def test_a_bug_in_the_look_up_of_an_image_leaves_nobody_waiting(orchestrator: Orchestrator) -> None:
+    """The build has failed, as far as anybody can tell."""
+    orchestrator.tracker.see(seen("b", "NOT:A:REFERENCE", phase="STOPPED"))
+    assert (await orchestrator.final("b")).message == (
+        "cannot check if workspace image exists after the build: internal error"
+    )
 
 
 async def test_running_builds_are_taken_over_after_a_restart(orchestrator: Orchestrator) -> None:
