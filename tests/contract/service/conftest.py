@@ -63,9 +63,21 @@ async def serving(
         yield Served(running=service, client=connection)
 
 
+def unobserved(world: World, **overrides: Any) -> dict[str, Any]:
+    """The configuration of a service that serves nothing over HTTP: it takes longer to end than all the rest."""
+    return world.service_config(telemetry={"metricsAddress": "", "probesAddress": ""}, **overrides)
+
+
 @pytest.fixture
 async def served(world: World) -> AsyncIterator[Served]:
     """A service in the world of the test."""
+    async with in_own_task(serving(unobserved(world))) as served:
+        yield served
+
+
+@pytest.fixture
+async def observed(world: World) -> AsyncIterator[Served]:
+    """The same, with its endpoints for metrics and probes."""
     async with in_own_task(serving(world.service_config())) as served:
         yield served
 

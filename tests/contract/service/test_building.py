@@ -10,7 +10,7 @@ import pytest
 from imgbuilder.pb.builder import BuildRequest, BuildResponse, BuildStatus
 from imgbuilder.pb.wsman import WorkspacePhase
 from tests.contract.service.client import Client, dockerfile, reference, statuses
-from tests.contract.service.conftest import Served, serving
+from tests.contract.service.conftest import Served, serving, unobserved
 from tests.world.registries.misbehaving import FakeRegistry
 from tests.world.scripts import failing, idle, leaving_no_image, waiting
 from tests.world.world import World
@@ -187,7 +187,7 @@ async def test_replicas_share_a_build(world: World, served: Served) -> None:
             ends.extend(statuses((await call.rest())[-1:]))
 
     async with (
-        serving(world.service_config(logs={"folder": ""})) as other,
+        serving(unobserved(world, logs={"folder": ""})) as other,
         anyio.create_task_group() as group,
     ):
         for client in (served.client, other.client):
@@ -320,7 +320,7 @@ async def test_a_client_that_leaves_stops_nothing(world: World, client: Client) 
 async def test_a_build_that_takes_too_long_fails_and_is_stopped(world: World) -> None:
     """With a message that says so; an hour is the default."""
     world.script = idle
-    async with serving(world.service_config(builds={"maximumDuration": "500ms"})) as served:
+    async with serving(unobserved(world, builds={"maximumDuration": "500ms"})) as served:
         end = (await served.client.build(dockerfile()))[-1]
         assert end.status is BuildStatus.done_failure
         assert "took longer than" in end.message
