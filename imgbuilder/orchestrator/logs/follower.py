@@ -132,8 +132,10 @@ class Follower:
                 return
             if self._build_ended and (last or outcome is _Outcome.BROKEN):
                 return
-            attempt = 0 if self._progress else attempt + 1
+            if self._progress:
+                attempt = 0
             await self._pause(attempt)
+            attempt += 1
 
     async def _pause(self, attempt: int) -> None:
         """Wait until it makes sense to try again: at once if something has changed."""
