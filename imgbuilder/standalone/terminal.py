@@ -78,6 +78,11 @@ class Terminal:
         """How many bytes are in memory."""
         return self._end - self._start
 
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
     def write(self, data: bytes) -> None:
         """Append *data*. After the end it is dropped: what is left of a build has nothing to say."""
         if self.exit_code is not None or not data:
