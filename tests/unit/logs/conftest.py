@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import anyio.lowlevel
 import pytest
 
 from imgbuilder.bus import Bus
@@ -56,3 +57,9 @@ def make_log(bus: Bus, tasks: Tasks, spool: SpoolFolder) -> MakeLog:
         return BuildLog("b", bus=bus, tasks=tasks, spool=spool, settings=chosen)
 
     return make
+
+
+async def settled(tasks: Tasks) -> None:
+    """Wait until what was begun is done."""
+    while tasks.running:
+        await anyio.lowlevel.checkpoint()

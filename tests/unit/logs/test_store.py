@@ -22,7 +22,7 @@ from imgbuilder.orchestrator.logs.spool import SpoolFolder
 from imgbuilder.orchestrator.logs.store import BuildLog
 from imgbuilder.runtime.tasks import Tasks
 from imgbuilder.telemetry.metrics import Metrics
-from tests.unit.logs.conftest import MakeLog
+from tests.unit.logs.conftest import MakeLog, settled
 
 NOTE = re.compile(rb"\n\[\.\.\. (\d+) bytes of output are left out here \.\.\.\]\n")
 CONTENT = b"".join(b"%07d\n" % number for number in range(20_000))
@@ -37,12 +37,6 @@ async def read_all(log: BuildLog) -> bytes:
 def files(folder: Path) -> list[Path]:
     """The files of logs."""
     return list(folder.glob("logs/run-*/*"))
-
-
-async def settled(tasks: Tasks) -> None:
-    """Wait until what was begun is done."""
-    while tasks.running:
-        await anyio.lowlevel.checkpoint()
 
 
 async def test_a_reader_gets_what_is_there_and_then_what_comes(make_log: MakeLog) -> None:
