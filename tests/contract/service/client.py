@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Generic, TypeVar
 
 import grpclib.client
 import pytest
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
+from h2.exceptions import StreamClosedError
 
 from imgbuilder.pb.builder import (
     BuildInfo,
@@ -96,7 +97,8 @@ class Client:
             await stream.send_message(request if encoded is None else encoded, end=True)
             yield Call(stream)
             if not stream._recv_trailing_metadata_done:  # grpclib does not tell
-                await stream.cancel()
+                with suppress(StreamClosedError):  # the service has ended it meanwhile
+                    await stream.cancel()
 
     async def call(self, request: Any, *, encoded: bytes | None = None) -> list[Any]:
         """All responses to *request*.
