@@ -241,20 +241,18 @@ def _decode(value: bytes, found: _Events) -> None:
 
 def _add_meaning(value: dict[str, Any], found: _Events) -> None:
     """Tell what an object says: titles are of no interest here."""
-    match value.get("result"):
-        case {"data": str(text)}:
-            try:
-                found.output(binascii.a2b_base64(text, strict_mode=True))
-            except ValueError:
-                found.add(_NO_BASE64)
-        case {"exitCode": int(code)} if not isinstance(code, bool):
-            found.add(ExitCode(code))
-        case {"title": _}:
-            pass
-        case _ if "error" in value:
-            found.add(StreamError(_text_of(value["error"])))
-        case _:
-            found.add(_OTHER_SHAPE)
+    result = value.get("result")
+    if not isinstance(result, dict):
+        found.add(StreamError(_text_of(value["error"])) if "error" in value else _OTHER_SHAPE)
+    elif isinstance(text := result.get("data"), str):
+        try:
+            found.output(binascii.a2b_base64(text, strict_mode=True))
+        except ValueError:
+            found.add(_NO_BASE64)
+    elif type(code := result.get("exitCode")) is int:  # True is an int, too, and no exit code
+        found.add(ExitCode(code))
+    elif "title" not in result:
+        found.add(_OTHER_SHAPE)
 
 
 def _text_of(error: Any) -> str:

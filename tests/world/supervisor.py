@@ -317,5 +317,5 @@ def _line(value: dict[str, Any]) -> bytes:
 
 def _lines_of(data: bytes) -> Iterator[bytes]:
     for start in range(0, len(data), LARGEST_VALUE):
-        text = base64.b64encode(data[start : start + LARGEST_VALUE]).decode()
-        yield _line({"result": {"data": text}})
+        # By hand: benchmarks measure who reads this, and should not wait for who writes it.
+        yield b'{"result":{"data":"%b"}}\n' % base64.b64encode(data[start : start + LARGEST_VALUE])

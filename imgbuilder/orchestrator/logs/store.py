@@ -26,6 +26,9 @@ SMALL: Final = 4 * 1024
 BATCH: Final = 1024 * 1024
 """Bytes that are moved to disk at once, at most."""
 
+READ_AHEAD: Final = 256 * 1024
+"""Bytes that are read from disk at once: handing them to a thread and back takes as long as reading them."""
+
 WAITING: Final = 4 * 1024 * 1024
 """Bytes that may wait for a disk that is slow; of more, the oldest are not kept."""
 
@@ -204,19 +207,18 @@ class BuildLog:
             place = self._layout.locate(offset)
             if chunk is not None or not isinstance(place, OnDisk):
                 return chunk or b""
-            end = min(place.end, offset + LARGEST)
+            end = min(place.end, offset + READ_AHEAD)
             extents = self._layout.extents(offset, end)
-            chunk = await self._file.read(
-                [(extent.position, extent.end - extent.start) for extent in extents]
-            )
+            data = await self._file.read([(extent.position, extent.end - extent.start) for extent in extents])
             if not isinstance(self._layout.locate(offset), OnDisk):
                 # While it was read, something newer may have taken its place.
                 return b""
-            if offset + len(chunk) < end:
-                self._layout.lose(offset + len(chunk), end)
-            elif chunk:
-                self._chunks.add(offset, chunk)
-            return chunk
+            if offset + len(data) < end:
+                self._layout.lose(offset + len(data), end)
+            chunks = [data[start : start + LARGEST] for start in range(0, len(data), LARGEST)]
+            for number, chunk in enumerate(chunks):
+                self._chunks.add(offset + number * LARGEST, chunk)
+            return chunks[0] if chunks else b""
 
     def _from_memory(self, start: int, end: int) -> bytes:
         begin = self._layout.moved
