@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import httpx
 import pytest
+import structlog
 
 from imgbuilder.cli.service import RunningService, running
 from imgbuilder.config import parse
@@ -86,3 +88,33 @@ async def observed(world: World) -> AsyncIterator[Served]:
 def client(served: Served) -> Client:
     """A client of that service."""
     return served.client
+
+
+class Logged:
+    """What the service logs, by the words of the event."""
+
+    def __init__(self) -> None:
+        self.events: list[Mapping[str, Any]] = []
+        self._happened = anyio.Event()
+
+    def take(self, _logger: Any, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """The structlog processor that takes an event, of which nobody else hears."""
+        self.events.append({"level": level, **event})
+        self._happened.set()
+        raise structlog.DropEvent
+
+    async def until(self, words: str, count: int = 1) -> None:
+        """Wait until the event of these *words* was logged *count* times in all."""
+        with anyio.fail_after(5):
+            while sum(event["event"] == words for event in self.events) < count:
+                self._happened = anyio.Event()
+                await self._happened.wait()
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    """What the service of the test logs."""
+    logged = Logged()
+    structlog.configure(processors=[logged.take])
+    yield logged
+    structlog.reset_defaults()
