@@ -117,6 +117,9 @@ class Metrics(RpcMetrics):
         self._log_skipped = self._counter(
             "imgbuilder_log_skipped_lines_total", "Lines of listen streams that could not be understood."
         )
+        self._log_disk_faults = self._counter(
+            "imgbuilder_log_disk_faults_total", "Times a part of a log could not be written to disk or read."
+        )
         self._lag = self._histogram(
             "imgbuilder_event_loop_lag_seconds",
             "How late the event loop runs what is due, sampled every second.",
@@ -185,6 +188,10 @@ class Metrics(RpcMetrics):
     def log_line_skipped(self) -> None:
         """A line of a listen stream could not be understood."""
         self._log_skipped.inc()
+
+    def log_disk_failed(self) -> None:
+        """A part of a log could not be written to disk, or read from there."""
+        self._log_disk_faults.inc()
 
     def observe_spool(self, callback: Callable[[], int]) -> None:
         """Ask *callback* for the bytes on disk, whenever metrics are looked at."""

@@ -84,6 +84,7 @@ class Follower:
         self._failure_told = False
         self._progress = False
         self._build_ended = False
+        self._stopped = False
         self._changed = anyio.Event()
         self._scope = anyio.CancelScope()
 
@@ -108,6 +109,7 @@ class Follower:
 
     def stop(self) -> None:
         """Nobody needs the log any more."""
+        self._stopped = True
         self._scope.cancel()
 
     # --- following --------------------------------------------------------------------------------------
@@ -117,6 +119,8 @@ class Follower:
         with self._scope:
             self._sink.append(CONNECTING)
             await self._follow()
+        if self._stopped:
+            return
         self._sink.append(self._censor.flush())
         if self._terminal is None:
             self._tell_failure()

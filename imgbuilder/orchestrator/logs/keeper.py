@@ -36,8 +36,9 @@ class _Kept:
     build: Build
     log: BuildLog
     follower: Follower | None = None
+    """Who follows it now."""
     followed: bool = False
-    """Whether the follower has done its work."""
+    """Whether its follower has done its work."""
     wanted: bool = False
     """Whether somebody has asked for the log."""
 
@@ -67,7 +68,7 @@ class LogKeeper:
         self._settings = settings
         self._metrics = metrics
         self._jitter = jitter
-        self._spool = SpoolFolder(settings.folder)
+        self._spool = SpoolFolder(settings.folder, on_fault=metrics.log_disk_failed)
         self._kept: dict[str, _Kept] = {}
         self._following = 0
         self._waiting: dict[str, None] = {}
@@ -133,7 +134,7 @@ class LogKeeper:
     def _consider(self, kept: _Kept) -> None:
         """Follow a build that is not followed, if that is possible and it is its turn."""
         source = kept.build.log_source
-        if source is None or kept.log.closed:
+        if source is None or kept.followed or kept.log.closed:
             return
         if kept.wanted or self._following < self._settings.followed:
             self._waiting.pop(kept.build.build_id, None)
@@ -162,7 +163,8 @@ class LogKeeper:
             await follower.run()
         finally:
             self._following -= 1
-            kept.followed = True
+            # It remembers output to compare with; the log needs none of that any more.
+            kept.follower, kept.followed = None, True
             if kept.build.state.ended:
                 kept.log.close()
             self._follow_next()
@@ -177,8 +179,8 @@ class LogKeeper:
         """A build has ended: its log is complete when its follower, if there ever is one, is done."""
         if kept.follower is not None:
             kept.follower.build_ended()
-            if kept.followed:
-                kept.log.close()
+        elif kept.followed:
+            kept.log.close()
         elif kept.build.build_id not in self._waiting:
             # Nobody ever knew where its output was.
             if kept.build.state is not BuildState.NOT_STARTED:

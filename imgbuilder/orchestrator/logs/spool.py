@@ -37,20 +37,21 @@ class SpoolFolder:
     Each process has a folder of its own in *base*, which it locks; those that nobody has locked were left
     over, and are removed. So several processes can share *base*, and nothing of others is touched.
 
+    :param on_fault: is called each time that something can't be written or read.
     :ivar used: bytes that the files in it have.
-    :ivar faults: how often something could not be written or read.
     """
 
-    def __init__(self, base: Path | None) -> None:
+    def __init__(self, base: Path | None, *, on_fault: Callable[[], None] = lambda: None) -> None:
         self._base = base
+        self._on_fault = on_fault
         self._limiter = anyio.CapacityLimiter(THREADS)
         self._lock = threading.Lock()
         self._path: Path | None = None
         self._folder: int | None = None
         self._files = 0
         self._working = True
+        self._closed = False
         self.used = 0
-        self.faults = 0
 
     async def open(self) -> None:
         """Prepare the folder. Where that is not possible, all that follows fails, and only that."""
@@ -60,7 +61,8 @@ class SpoolFolder:
             self.failed(error)
 
     async def close(self) -> None:
-        """Remove the folder."""
+        """Remove the folder. What is written after that is not, and nobody is told."""
+        self._closed = True
         await self.run(self._close)
 
     def file(self) -> SpoolFile:
@@ -74,7 +76,9 @@ class SpoolFolder:
 
     def failed(self, error: OSError) -> None:
         """Something could not be done: counted each time, logged once until it works again."""
-        self.faults += 1
+        if self._closed:
+            return
+        self._on_fault()
         if self._working:
             self._working = False
             log.error("build logs can't be kept on disk", reason=error.strerror or str(error))

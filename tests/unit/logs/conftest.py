@@ -40,9 +40,9 @@ async def tasks() -> AsyncIterator[Tasks]:
 
 
 @pytest.fixture
-async def spool(tmp_path: Path) -> AsyncIterator[SpoolFolder]:
+async def spool(tmp_path: Path, metrics: Metrics) -> AsyncIterator[SpoolFolder]:
     """An open folder."""
-    folder = SpoolFolder(tmp_path / "logs")
+    folder = SpoolFolder(tmp_path / "logs", on_fault=metrics.log_disk_failed)
     await folder.open()
     yield folder
     await folder.close()
@@ -57,6 +57,11 @@ def make_log(bus: Bus, tasks: Tasks, spool: SpoolFolder) -> MakeLog:
         return BuildLog("b", bus=bus, tasks=tasks, spool=spool, settings=chosen)
 
     return make
+
+
+def faults(metrics: Metrics) -> float | None:
+    """How often the disk failed."""
+    return metrics.registry.get_sample_value("imgbuilder_log_disk_faults_total")
 
 
 async def settled(tasks: Tasks) -> None:

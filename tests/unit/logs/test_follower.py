@@ -269,5 +269,4 @@ async def test_a_new_address_is_tried_at_once() -> None:
 async def test_a_follower_that_is_stopped_asks_no_more() -> None:
     """Nobody needs the log of a build that was forgotten."""
     script = Script([UNREACHABLE], [[]])
-    _, time = await follow(script, (1.5, Follower.stop))
-    assert time == 1.5
+    assert await follow(script, (1.5, Follower.stop)) == (CONNECTING, 1.5)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from imgbuilder.orchestrator.logs.spool import SpoolFolder
+from imgbuilder.telemetry.metrics import Metrics
+from tests.unit.logs.conftest import faults
 
 
 def runs(base: Path) -> list[Path]:
@@ -89,31 +91,33 @@ async def test_by_default_it_is_among_the_temporary_files(
 
 
 async def test_a_default_folder_that_is_not_ours_is_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: Metrics
 ) -> None:
     """Somebody may have put a link where the folder should be."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / f"imgbuilder-logs-{os.geteuid()}").symlink_to(tmp_path / "elsewhere")
-    folder = SpoolFolder(None)
+    folder = SpoolFolder(None, on_fault=metrics.log_disk_failed)
     await folder.open()
-    assert folder.faults == 1
+    assert faults(metrics) == 1
     assert not await folder.file().write([(0, b"x")])
     await folder.close()
     assert contents(tmp_path / "elsewhere") == []
 
 
-async def test_without_a_folder_nothing_can_be_kept_and_nothing_fails(tmp_path: Path) -> None:
+async def test_without_a_folder_nothing_can_be_kept_and_nothing_fails(
+    tmp_path: Path, metrics: Metrics
+) -> None:
     """A file in the place of the folder: the service runs, and each fault is counted."""
     (tmp_path / "logs").write_bytes(b"")
-    folder = SpoolFolder(tmp_path / "logs")
+    folder = SpoolFolder(tmp_path / "logs", on_fault=metrics.log_disk_failed)
     await folder.open()
     file = folder.file()
     assert not await file.write([(0, b"x")])
     assert await file.read([(0, 1)]) == b""
     await file.remove()
     await folder.close()
-    assert folder.faults == 3
+    assert faults(metrics) == 3
 
 
 async def test_after_it_is_closed_nothing_is_written(tmp_path: Path) -> None:
