@@ -8,20 +8,31 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from tests.interop.conftest import ROOT
 from tests.world.certificates import Authority
 from tests.world.process import service_process
-from tests.world.scripts import LINES, succeeding
+from tests.world.scripts import LINES, waiting
 from tests.world.world import World
 
 
-async def call_everything(node_client: tuple[str, str], host: str, ref: str, *tls: Path) -> dict[str, Any]:
-    """What the client prints: the result of each method."""
+async def call_everything(
+    node_client: tuple[str, str],
+    host: str,
+    ref: str,
+    *tls: Path,
+    listed: anyio.Event,
+) -> dict[str, Any]:
+    """What the client prints: the result of each method. *listed* is set once it has called ListBuilds."""
     command = [*node_client, host, str(ROOT / "protos"), ref, *map(str, tls)]
-    result = await anyio.run_process(command, check=False)
-    assert result.returncode == 0, result.stderr.decode()
-    answer: dict[str, Any] = json.loads(result.stdout)
+    async with await anyio.open_process(command, stderr=None) as process:
+        assert process.stdout is not None
+        lines = BufferedByteReceiveStream(process.stdout)
+        assert await lines.receive_until(b"\n", 100) == b"listed"
+        listed.set()
+        answer: dict[str, Any] = json.loads(await lines.receive_until(b"\n", 1 << 20))
+        assert await process.wait() == 0
     return answer
 
 
@@ -34,7 +45,8 @@ async def test_every_method_works_from_javascript(
 ) -> None:
     """A build from start to success with its log, the list, and the errors."""
     ref = world.seed_base_image()
-    world.script = succeeding(heard=True)
+    listed = anyio.Event()
+    world.script = waiting(listed)
     config = world.service_config()
     files: tuple[Path, ...] = ()
     if tls:
@@ -49,7 +61,7 @@ async def test_every_method_works_from_javascript(
         }
     async with service_process(config, tmp_path) as service:
         host = service.host.replace("127.0.0.1", "localhost") if tls else service.host
-        told = await call_everything(node_client, host, ref, *files)
+        told = await call_everything(node_client, host, ref, *files, listed=listed)
 
     resolved = told["resolved"]["ref"]
     assert resolved.startswith(f"{world.registry.host}/base@sha256:")

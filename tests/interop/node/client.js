@@ -1,4 +1,5 @@
-// Calls every method of builder.ImageBuilder and prints what came back as one JSON object.
+// Calls every method of builder.ImageBuilder and prints what came back as one JSON object. Before that it prints
+// "listed" once it has seen its build in the list, so that the build can be made to run until then.
 //
 //   node client.js HOST PROTO_FOLDER REF [CA CERT KEY]
 //
@@ -65,6 +66,7 @@ async function main() {
     if (!logs) {
       logs = streamed("Logs", { build_ref: response.ref });
       builds = unary("ListBuilds", {});
+      builds.then(() => console.log("listed"));
     }
   });
   const end = await ended;
