@@ -32,6 +32,9 @@ MOST_REDIRECTS: Final = 5
 MOST_CONNECTIONS: Final = 1024
 """Of all hosts together. Far more than work needs: hosts that hang must not take the places of the others."""
 
+CONNECTING: Final = 1 / 3
+"""The part of a request's time that a connection may take, and a TLS handshake again."""
+
 IDLE_CONNECTION: Final = 60.0
 """Seconds that a connection is kept for the next request."""
 
@@ -111,7 +114,9 @@ class Http:
         self._labels: set[str] = set()
         self._client = httpx.AsyncClient(
             verify=ssl_context or ssl.create_default_context(),
-            timeout=None,  # noqa: S113  # there is one time limit, around everything
+            # There is one time limit, around everything. But a TLS handshake that is cancelled, and does not
+            # time out, leaves its socket to the garbage collector.
+            timeout=httpx.Timeout(None, connect=timeout * CONNECTING),
             follow_redirects=False,
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
             limits=httpx.Limits(
@@ -290,6 +295,8 @@ def typed_errors(registry: str) -> Generator[None]:
         elif _caused_by(error, ssl.SSLError):
             fault = "no TLS connection"
         raise RegistryUnreachableError(registry, fault) from error
+    except httpx.ConnectTimeout as error:
+        raise RegistryUnreachableError(registry, "no connection in time") from error
     except httpx.TransportError as error:
         if isinstance(error, httpx.LocalProtocolError | httpx.UnsupportedProtocol):
             raise RegistryFaultError(registry, "the request can't be sent") from error
