@@ -15,6 +15,11 @@ WINDOW: Final = 256 * 1024
 """Bytes that the supervisor's terminal remembers."""
 
 
+LEAST_OVERLAP: Final = 32
+"""Bytes that a repetition must share with what came before, to be taken for one. Fewer may be the same by chance,
+a line feed most of all, and would hide a gap; that a true overlap is so short is most unlikely."""
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """The repetition begins after what came before: what lies between is lost, and nobody knows how much."""
@@ -25,10 +30,14 @@ class Splicer:
 
     Where several overlaps fit, the longest is taken: nothing is told twice, and something would be lost only
     if the terminal printed the same over and over. The result does not depend on how the streams are cut.
+
+    :param least_overlap: bytes of an overlap at least, where so many came before. A shorter one counts as a
+        gap, after which it is told again.
     """
 
-    def __init__(self, *, window: int = WINDOW) -> None:
+    def __init__(self, *, window: int = WINDOW, least_overlap: int = LEAST_OVERLAP) -> None:
         self._window = window
+        self._least_overlap = least_overlap
         self._before = bytearray()
         # While a stream repeats: all of it is self._before[self._start:self._place], and no earlier start fits.
         self._repeating = False
@@ -54,20 +63,23 @@ class Splicer:
         if start >= 0:
             self._start, self._place = start, start
             return self._repeated(len(repeated), repeated)
-        self._repeating = False
-        overlap = longest_overlap(bytes(self._before), repeated)
-        if overlap:
-            return self._new(repeated[overlap:])
-        self._before.clear()
-        return [Gap(), *self._new(repeated)]
+        return self._after_overlap(longest_overlap(bytes(self._before), repeated), repeated)
 
     def _repeated(self, length: int, data: bytes) -> list[bytes | Gap]:
         """The first *length* bytes of *data* came before; there are more only if that was all that came before."""
         self._place += length
         if self._place < len(self._before):
             return []
+        overlap = len(self._before) - self._start
+        return self._after_overlap(overlap, bytes(self._before[self._start :]) + data[length:])
+
+    def _after_overlap(self, overlap: int, repeated: bytes) -> list[bytes | Gap]:
+        """The stream begins with *repeated*, of which the first *overlap* bytes came before, last of all."""
         self._repeating = False
-        return self._new(data[length:])
+        if overlap >= min(self._least_overlap, len(self._before)):
+            return self._new(repeated[overlap:])
+        self._before.clear()
+        return [Gap(), *self._new(repeated)]
 
     def _new(self, data: bytes) -> list[bytes | Gap]:
         if not data:

@@ -84,7 +84,7 @@ def test_breaks_leave_no_trace(
         printed += live
         streams.append(cut(COUNTED[begin:printed], cuts))
     expected = [COUNTED[:printed]] if printed else []
-    assert splice(Splicer(window=window), streams) == expected
+    assert splice(Splicer(window=window, least_overlap=1), streams) == expected
 
 
 def test_a_terminal_that_printed_too_much_leaves_a_gap() -> None:
@@ -93,9 +93,22 @@ def test_a_terminal_that_printed_too_much_leaves_a_gap() -> None:
     assert result == [b"0123456789", Gap(), b"abcdef"]
 
 
+@pytest.mark.parametrize("length", [1, 31, 32])
+@pytest.mark.parametrize("pieces", [1, 100])
+def test_a_short_overlap_may_be_chance_and_hides_no_gap(length: int, pieces: int) -> None:
+    """Any line feed would be one. Where little came before, all of it is enough."""
+    before, after = bytes(range(100, 200)), bytes(range(200 - length, 200)) + b"after"
+    size = -(-len(after) // pieces)
+    stream = [after[start : start + size] for start in range(0, len(after), size)]
+    expected = [before + b"after"] if length == 32 else [before, Gap(), after]
+    assert splice(Splicer(), [[before], stream]) == expected
+    short = before[-length:]
+    assert splice(Splicer(), [[short], stream]) == [short + b"after"]
+
+
 def test_after_a_gap_only_what_followed_counts() -> None:
     """The next repetition is compared with what came after the gap."""
-    result = splice(Splicer(window=10), [[b"01234"], [b"abc"], [b"bcd"], [b"012"]])
+    result = splice(Splicer(window=10, least_overlap=1), [[b"01234"], [b"abc"], [b"bcd"], [b"012"]])
     assert result == [b"01234", Gap(), b"abcd", Gap(), b"012"]
 
 
@@ -107,7 +120,7 @@ def test_a_first_stream_is_all_new() -> None:
 def test_a_stream_that_breaks_in_its_repetition_changes_nothing() -> None:
     """A repetition that was not finished is repeated by the next stream."""
     streams = [[b"abcdef"], [b"cd"], [b"cdefg"]]
-    assert splice(Splicer(window=4), streams) == [b"abcdefg"]
+    assert splice(Splicer(window=4, least_overlap=1), streams) == [b"abcdefg"]
 
 
 @given(
@@ -136,7 +149,7 @@ def test_the_longest_overlap_is_taken_under_any_chunking(streams: list[tuple[byt
         [cut(stream, cuts) for stream, cuts in streams],
         [[stream[index : index + 1] for index in range(len(stream))] for stream, _ in streams],
     ):
-        assert splice(Splicer(window=1000), pieces) == joined(expected)
+        assert splice(Splicer(window=1000, least_overlap=1), pieces) == joined(expected)
 
 
 @given(before=PERIODIC, after=PERIODIC, shared=st.integers(0, 60))
