@@ -177,7 +177,7 @@ def dockerfile(
     """A source that is a Dockerfile, by default in a git repository."""
     return BuildSource(
         file=BuildSourceDockerfile(
-            source=source or git(),
+            source=git() if source is None else source,
             dockerfile_path=path,
             context_path=context,
             dockerfile_version=version,

@@ -17,6 +17,7 @@ from imgbuilder.cli.service import RunningService, running
 from imgbuilder.config import parse
 from tests.contract.service.client import Client, connected
 from tests.helpers import in_own_task
+from tests.world.certificates import Authority
 from tests.world.world import World
 
 
@@ -68,6 +69,18 @@ async def serving(
 def unobserved(world: World, **overrides: Any) -> dict[str, Any]:
     """The configuration of a service that serves nothing over HTTP: it takes longer to end than all the rest."""
     return world.service_config(telemetry={"metricsAddress": "", "probesAddress": ""}, **overrides)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Whom all trust here."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(autouse=True)
+def _few_to_trust(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the system's trust store takes longer than all else that a service does when it starts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
 
 
 @pytest.fixture
