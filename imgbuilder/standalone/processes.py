@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -181,21 +182,30 @@ async def ask(command: Command, *, limit: float) -> Answer:
     return Answer(exit=ended, output=output.text().strip(), errors=errors.text().strip())
 
 
-def end_marked(owner: Path) -> list[int]:
-    """Kill every process that runs on behalf of *owner*, or of a folder in it, but this one; which they were.
+def end_marked(owner: Path) -> None:
+    """Kill every process that runs on behalf of *owner*, or of a folder in it, but this one; wait until it is gone.
 
-    Finds none where there is no ``/proc``. Only for the start, when nothing may run on behalf of *owner*.
+    Blocks meanwhile: to be called in a thread. Finds none where there is no ``/proc``. Only for the start, when
+    nothing may run on behalf of *owner*.
     """
-    marks = tuple(f"{MARK}={owner}{end}".encode() for end in ("\0", "/"))
-    ended = []
+    deadline = time.monotonic() + PATIENCE
+    while (marked := find_marked(owner)) and time.monotonic() < deadline:
+        for pid in marked:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)  # the kernel tells nobody when what is no child of ours has ended
+
+
+def find_marked(owner: Path) -> list[int]:
+    """The processes that run on behalf of *owner*, or of a folder in it, but this one."""
+    marks = [f"\0{MARK}={owner}{end}".encode() for end in ("\0", "/")]
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        pid = int(folder.name)
         with suppress(OSError):  # ended meanwhile, or somebody else's
             variables = b"\0" + (folder / "environ").read_bytes()
-            if pid != os.getpid() and any(b"\0" + mark in variables for mark in marks):
-                os.kill(pid, signal.SIGKILL)
-                ended.append(pid)
-    return ended
+            if any(mark in variables for mark in marks) and int(folder.name) != os.getpid():
+                found.append(int(folder.name))
+    return found
 
 
 class _Pipe:

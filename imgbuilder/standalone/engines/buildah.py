@@ -20,7 +20,7 @@ class _Buildah:
     def program(self, folder: Path, setup: Setup) -> tuple[str, ...]:
         return (
             "buildah",
-            *storage_options(folder, setup),
+            *storage_options(folder, setup, state=folder / "run"),
         )
 
     def build(self, setup: Setup) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from anyio import to_thread
 
 from imgbuilder.standalone.engines.credentials import credential_folder
 from imgbuilder.standalone.engines.failures import failure, last_words
-from imgbuilder.standalone.engines.layouts import open_layout
+from imgbuilder.standalone.engines.layouts import layout_folder, open_layout
 from imgbuilder.standalone.engines.leftovers import remove_contents
 from imgbuilder.standalone.engines.probing import probe_request
 from imgbuilder.standalone.engines.progress import ProgressText
@@ -81,7 +81,7 @@ class BuildKitEngine:
     async def sweep(self) -> None:
         """End clients that outlived a crash; the service tidies up after them itself."""
         if await to_thread.run_sync(self._folder.is_dir):
-            end_marked(self._folder)
+            await to_thread.run_sync(end_marked, self._folder)
             await to_thread.run_sync(remove_contents, self._folder / "probes")
 
     async def _try(self, address: str) -> Capabilities | str:
@@ -109,29 +109,27 @@ class BuildKitEngine:
         )
 
     async def _build(self, address: str, request: BuildRequest, output: Output) -> OciLayout:
-        layout = request.scratch / "layout"
         progress = ProgressText()
         said = Tail(output)
-        try:
-            with credential_folder(request.scratch, request.pull_auth) as credentials:
-                dockerfile = plain_dockerfile(request, output)
-                command = self._command(
-                    address,
-                    *("build", "--progress", "rawjson", "--frontend", "dockerfile.v0"),
-                    *_options(request, dockerfile),
-                    *("--output", f"type=oci,tar=false,dest={layout}"),
-                    DOCKER_CONFIG=str(credentials),
-                )
-                ended = await run(command, lambda chunk: said(progress.feed(chunk)))
-                said(progress.finish())
-        except ProgramNotFoundError as error:
-            raise EngineError(str(error)) from error
-        finally:
-            shutil.rmtree(request.scratch / COPY, ignore_errors=True)
-        if not ended.ok:
-            shutil.rmtree(layout, ignore_errors=True)
-            raise failure(self.name, ended, said.text())
-        return await to_thread.run_sync(open_layout, layout)
+        with layout_folder(request.scratch) as layout:
+            try:
+                with credential_folder(request.scratch, request.pull_auth) as credentials:
+                    command = self._command(
+                        address,
+                        *("build", "--progress", "rawjson", "--frontend", "dockerfile.v0"),
+                        *_options(request, plain_dockerfile(request, output)),
+                        *("--output", f"type=oci,tar=false,dest={layout}"),
+                        DOCKER_CONFIG=str(credentials),
+                    )
+                    ended = await run(command, lambda chunk: said(progress.feed(chunk)))
+                    said(progress.finish())
+            except ProgramNotFoundError as error:
+                raise EngineError(str(error)) from error
+            finally:
+                shutil.rmtree(request.scratch / COPY, ignore_errors=True)
+            if not ended.ok:
+                raise failure(self.name, ended, said.text())
+            return await to_thread.run_sync(open_layout, layout)
 
     def _command(self, address: str, *subcommand: str, **variables: str) -> Command:
         argv = ("buildctl", "--addr", address, *subcommand)

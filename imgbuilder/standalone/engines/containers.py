@@ -20,10 +20,10 @@ from typing import Final
 import anyio
 import structlog
 
-from imgbuilder.standalone.dockerfile import read_dockerfile
 from imgbuilder.standalone.engines.archives import unpack_archive
 from imgbuilder.standalone.engines.credentials import credential_folder
 from imgbuilder.standalone.engines.failures import failure
+from imgbuilder.standalone.engines.layouts import layout_folder
 from imgbuilder.standalone.engines.probing import PROBE_MEMORY, probe_request
 from imgbuilder.standalone.engines.protocol import (
     BuildFailedError,
@@ -35,6 +35,7 @@ from imgbuilder.standalone.engines.protocol import (
     Output,
     Unavailable,
 )
+from imgbuilder.standalone.engines.sources import refuse_heredocs
 from imgbuilder.standalone.engines.stores import Dialect, Setup, Store
 from imgbuilder.standalone.processes import Command, ProgramNotFoundError, Tail, ask, environment, run
 
@@ -141,11 +142,16 @@ class ContainersEngine:
         )
 
     async def _build(self, setup: Setup, request: BuildRequest, output: Output) -> OciLayout:
-        self._refuse_heredocs(request.dockerfile)
-        with _files(request) as files:
+        refuse_heredocs(
+            request.dockerfile,
+            engine=self.name,
+            version=self._version,
+            since=self._dialect.heredocs_since,
+        )
+        with _files(request) as files, layout_folder(request.scratch) as layout:
             image = await self._make(setup, request, files, output)
             await self._run(setup, self._dialect.export(image, files.archive), files, output)
-            return await unpack_archive(files.archive, request.scratch / "layout")
+            return await unpack_archive(files.archive, layout)
 
     async def _make(self, setup: Setup, request: BuildRequest, files: _Files, output: Output) -> str:
         """Build an image in the store; its id."""
@@ -189,17 +195,6 @@ class ContainersEngine:
             yield from ("--memory", f"{request.memory}b")
         if setup.limits and request.cpus:
             yield from ("--cpu-period", str(CPU_PERIOD), "--cpu-quota", str(int(request.cpus * CPU_PERIOD)))
-
-    def _refuse_heredocs(self, dockerfile: Path) -> None:
-        """Say so where the program would say something that is hard to understand."""
-        version = tuple(map(int, self._version.split(".")[:2])) if self._version else ()
-        since = self._dialect.heredocs_since
-        if version and version < since and read_dockerfile(dockerfile).heredocs:
-            raise BuildFailedError(
-                125,
-                f"the Dockerfile has here-documents (<<), which {self.name} knows from version "
-                f"{since[0]}.{since[1]} on; this is {self._version}",
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from anyio import to_thread
 from imgbuilder.standalone.engines.archives import unpack_archive
 from imgbuilder.standalone.engines.credentials import credential_folder
 from imgbuilder.standalone.engines.failures import failure, last_words
-from imgbuilder.standalone.engines.layouts import open_layout
+from imgbuilder.standalone.engines.layouts import layout_folder, open_layout
 from imgbuilder.standalone.engines.leftovers import remove_contents
 from imgbuilder.standalone.engines.probing import probe_request
 from imgbuilder.standalone.engines.protocol import (
@@ -37,7 +37,7 @@ from imgbuilder.standalone.engines.protocol import (
     Output,
     Unavailable,
 )
-from imgbuilder.standalone.engines.sources import COPY, plain_dockerfile
+from imgbuilder.standalone.engines.sources import COPY, plain_dockerfile, refuse_heredocs
 from imgbuilder.standalone.processes import (
     Command,
     ProgramNotFoundError,
@@ -74,6 +74,10 @@ class Mode(enum.Enum):
     LEGACY = "the builder of old, saving from the daemon"
 
 
+HEREDOCS_SINCE: Final = {Mode.LAYOUT: (0, 0), Mode.SAVED: (23, 0), Mode.LEGACY: (23, 0)}
+"""The first version of the daemon that knows here-documents; a builder that exports layouts is one of its own."""
+
+
 class DockerEngine:
     """Builds through ``docker``, a process for each build."""
 
@@ -86,6 +90,7 @@ class DockerEngine:
         owner = hashlib.sha256(str(self._folder).encode()).hexdigest()[:12]
         self._repository = f"imgbuilder.invalid/{owner}"
         self._mode: Mode | None = None
+        self._version = ""
 
     async def probe(self) -> Capabilities | Unavailable:
         """Ask for the daemon, and have it build something tiny."""
@@ -100,13 +105,13 @@ class DockerEngine:
             return Unavailable(reason="the Docker daemon takes too long to answer", hint=HINT)
         if not answer.exit.ok:
             return Unavailable(reason=last_words(answer.errors), hint=HINT)
-        version, _, machine = answer.output.partition(" ")
+        self._version, _, machine = answer.output.partition(" ")
         reasons = []
         for mode in (Mode.LAYOUT, Mode.SAVED) if buildx.exit.ok else (Mode.LEGACY,):
             fault = await self._try(mode, machine)
             if fault is None:
                 self._mode = mode
-                return self._capabilities(version, mode)
+                return self._capabilities(mode)
             reasons.append(f"{mode.value}: {fault}")
         return Unavailable(reason="; ".join(reasons), hint="see what `docker build` says")
 
@@ -120,7 +125,7 @@ class DockerEngine:
         """End clients that outlived a crash, and remove the images that were not taken over."""
         if not await to_thread.run_sync(self._folder.is_dir):
             return
-        end_marked(self._folder)
+        await to_thread.run_sync(end_marked, self._folder)
         await to_thread.run_sync(remove_contents, self._folder / "probes")
         listing = ("image", "ls", "--filter", f"reference={self._repository}", "--format", "{{.Tag}}")
         with suppress(ProgramNotFoundError, TimeoutError):
@@ -144,36 +149,28 @@ class DockerEngine:
             return str(error)
         return None
 
-    def _capabilities(self, version: str, mode: Mode) -> Capabilities:
+    def _capabilities(self, mode: Mode) -> Capabilities:
         return Capabilities(
             name=self.name,
-            version=version,
+            version=self._version,
             isolation="containers of the Docker daemon, its root inside; with a network of their own",
             limits=mode is Mode.LEGACY,
             bounded_cache=False,
         )
 
     async def _build(self, mode: Mode, request: BuildRequest, output: Output) -> OciLayout:
-        layout, archive = request.scratch / "layout", request.scratch / "image.tar"
+        since = HEREDOCS_SINCE[mode]
+        refuse_heredocs(request.dockerfile, engine=self.name, version=self._version, since=since)
         image = f"{self._repository}:{request.build_id}"
+        archive = request.scratch / "image.tar"
         try:
-            with docker_config(request) as config:
-                dockerfile = (
-                    plain_dockerfile(request, output) if mode is not Mode.LEGACY else request.dockerfile
-                )
-                result = _output(mode, layout, image)
-                subcommand = (
-                    *result,
-                    *_options(mode, request),
-                    "--file",
-                    str(dockerfile),
-                    str(request.context),
-                )
-                await self._run(subcommand, config, output)
-                if mode is Mode.LAYOUT:
-                    return await to_thread.run_sync(open_layout, layout)
-                await self._run(("save", "--output", str(archive), image), config, output)
-            return await unpack_archive(archive, layout)
+            with layout_folder(request.scratch) as layout:
+                with docker_config(request) as config:
+                    await self._run(_build_command(mode, request, layout, image, output), config, output)
+                    if mode is Mode.LAYOUT:
+                        return await to_thread.run_sync(open_layout, layout)
+                    await self._run(("save", "--output", str(archive), image), config, output)
+                return await unpack_archive(archive, layout)
         finally:
             archive.unlink(missing_ok=True)
             shutil.rmtree(request.scratch / COPY, ignore_errors=True)
@@ -230,15 +227,24 @@ def _owner_settings(own: Path) -> dict[str, object]:
         return {}
 
 
-def _output(mode: Mode, layout: Path, image: str) -> tuple[str, ...]:
-    """The subcommand that builds, with where the image goes."""
+def _build_command(
+    mode: Mode,
+    request: BuildRequest,
+    layout: Path,
+    image: str,
+    output: Output,
+) -> tuple[str, ...]:
+    """The subcommand that builds, into *layout* or, in the daemon, as *image*."""
+    dockerfile = request.dockerfile if mode is Mode.LEGACY else plain_dockerfile(request, output)
+    result: tuple[str, ...]
     match mode:
         case Mode.LAYOUT:
-            return ("buildx", "build", "--output", f"type=oci,tar=false,dest={layout}")
+            result = ("buildx", "build", "--output", f"type=oci,tar=false,dest={layout}")
         case Mode.SAVED:
-            return ("buildx", "build", "--load", "--tag", image)
+            result = ("buildx", "build", "--load", "--tag", image)
         case Mode.LEGACY:
-            return ("build", "--tag", image)
+            result = ("build", "--tag", image)
+    return (*result, *_options(mode, request), "--file", str(dockerfile), str(request.context))
 
 
 def _options(mode: Mode, request: BuildRequest) -> Iterator[str]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
@@ -50,6 +52,17 @@ class Descriptor:
     def document(self) -> dict[str, object]:
         """As it stands in a manifest."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+
+
+@contextmanager
+def layout_folder(scratch: Path) -> Iterator[Path]:
+    """Where a build's layout is to be written, in its folder *scratch*; deleted if it is not finished."""
+    path = scratch / "layout"
+    try:
+        yield path
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def open_layout(path: Path) -> OciLayout:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
 from imgbuilder.standalone.engines.containers import ContainersEngine
 from imgbuilder.standalone.engines.protocol import EngineSettings
 from imgbuilder.standalone.engines.stores import Setup, storage_options
+
+LONGEST_STATE: Final = 50
 
 
 class _Podman:
@@ -20,7 +24,7 @@ class _Podman:
     def program(self, folder: Path, setup: Setup) -> tuple[str, ...]:
         return (
             "podman",
-            *storage_options(folder, setup),
+            *storage_options(folder, setup, state=state_folder(folder)),
             *("--tmpdir", str(folder / "libpod")),
             *(("--runtime", setup.runtime) if setup.runtime else ()),
             # neither systemd nor its journal are needed, and both may be missing
@@ -32,6 +36,20 @@ class _Podman:
 
     def export(self, image: str, archive: Path) -> tuple[str, ...]:
         return ("save", "--quiet", "--format", "docker-archive", "--output", str(archive), image)
+
+
+def state_folder(folder: Path) -> Path:
+    """Where podman, which takes no path of more than fifty characters for it, keeps what runs.
+
+    In the engine's *folder* if that is short enough, else where such things are kept on this machine.
+    """
+    state = folder / "run"
+    if len(str(state)) <= LONGEST_STATE:
+        return state
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or ("/run" if os.geteuid() == 0 else None)
+    if runtime is None:
+        return state
+    return Path(runtime) / f"imgbuilder-{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}"
 
 
 def podman(settings: EngineSettings) -> ContainersEngine:

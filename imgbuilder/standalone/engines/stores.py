@@ -134,7 +134,7 @@ class Store:
         """Remove what a crash left. Only while nothing is built."""
         if not await to_thread.run_sync(self.folder.is_dir):
             return
-        end_marked(self.folder)
+        await to_thread.run_sync(end_marked, self.folder)
         for container in self.folder.glob("runtime/*/*"):
             await self._remove_from_runtime(container)
         await self._remove_containers()
@@ -196,11 +196,11 @@ class Store:
         return answer
 
 
-def storage_options(folder: Path, setup: Setup) -> tuple[str, ...]:
-    """What keeps images and layers in *folder*, spelled alike for both programs."""
+def storage_options(folder: Path, setup: Setup, *, state: Path) -> tuple[str, ...]:
+    """What keeps images and layers in *folder*, and what runs in *state*; spelled alike for both programs."""
     return (
         *("--root", str(folder / "storage")),
-        *("--runroot", str(folder / "run")),
+        *("--runroot", str(state)),
         *("--storage-driver", setup.driver),
     )
 

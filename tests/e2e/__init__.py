@@ -1,0 +1,1 @@
+"""Whole services, with real programs behind them."""
