@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -212,12 +212,12 @@ def _blob_path(repository: Repository, blob: Blob) -> str:
     return f"{repository.path}/blobs/{blob.digest}"
 
 
-async def _pieces(file: anyio.AsyncFile[bytes]) -> AsyncIterator[bytes]:
+async def _pieces(file: anyio.AsyncFile[bytes]) -> AsyncGenerator[bytes, None]:
     while piece := await file.read(PIECE):
         yield piece
 
 
-async def _verified(registry: str, blob: Blob, pieces: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _verified(registry: str, blob: Blob, pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     """*pieces*, the last of them only if all together are *blob*."""
     hashed: Any = hashlib.new(blob.digest.partition(":")[0])
     size, held = 0, b""

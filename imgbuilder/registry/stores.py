@@ -129,4 +129,4 @@ async def _get(
 
 
 def _media_type(answer: Answer) -> str:
-    return answer.headers.get("content-type", "")
+    return str(answer.headers.get("content-type", ""))

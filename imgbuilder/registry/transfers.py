@@ -7,10 +7,10 @@ while it gets on; one that stands still ends. Neither retries nor answers challe
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import httpx
 
@@ -113,7 +113,7 @@ class Transfers:
                     if not response.is_success:
                         yield await _answer(registry, response)
                         return
-                    async with aclosing(response.aiter_raw(PIECE)) as pieces:
+                    async with aclosing(_raw(response)) as pieces:
                         yield Download(registry, pieces)
                     return
             following = parse_address(registry, location, seen_from=target)
@@ -166,9 +166,14 @@ class Transfers:
             await response.aclose()
 
 
+def _raw(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The body as it comes. It is a generator, whatever httpx calls it, and must be closed like one."""
+    return cast("AsyncGenerator[bytes, None]", response.aiter_raw(PIECE))
+
+
 async def _answer(registry: str, response: httpx.Response) -> Answer:
     body = bytearray()
-    async with aclosing(response.aiter_raw()) as pieces:
+    async with aclosing(_raw(response)) as pieces:
         with typed_errors(registry):
             async for piece in pieces:
                 body += piece
