@@ -48,6 +48,11 @@ class Challenge:
     scheme: str
     parameters: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def answered_by(self) -> tuple[str, str, str]:
+        """The same for challenges that the same server answers: scheme, realm and service."""
+        return self.scheme, self.parameters.get("realm", ""), self.parameters.get("service", "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:

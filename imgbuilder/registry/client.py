@@ -61,6 +61,7 @@ class RegistryClient:
             limit=limit,
         )
         known = self._challenges.get(access.endpoint.base)
+        fresh = known is not None and not self._tokens.keeps(access, known)
         shown = await self._authorization(access, known)
         answer = await self._send(access, request, shown)
         # What another host, to which the registry redirects, wants to see is none of our credentials.
@@ -72,6 +73,8 @@ class RegistryClient:
         if challenge is None:
             return answer
         self._challenges.put(access.endpoint.base, challenge)
+        if fresh and known is not None and challenge.answered_by == known.answered_by:
+            return answer  # another token from there would be worth no more
         authorization = await self._authorization(access, challenge)
         if not authorization or authorization == shown:
             return answer

@@ -40,7 +40,7 @@ LONGEST_ANSWER: Final = 256 * 1024
 MARGIN: Final = 15.0
 """Seconds before its end from which a token is not used any more: a request may be that long under way."""
 
-Key = tuple[str, str, str, str, bytes]
+Key = tuple[str, str, str, str, str, bytes]
 
 
 class Tokens:
@@ -79,6 +79,10 @@ class Tokens:
             fetch = partial(self._fetch_in_time, key, access, challenge)
             token = await self._flights.run((key, access.retry), fetch)
         return bearer_authorization(token.value)
+
+    def keeps(self, access: Access, challenge: Challenge) -> bool:
+        """Whether there is a token from before, which the registry may take no more."""
+        return self._kept.get(_key(access, challenge), now=anyio.current_time()) is not None
 
     def refuse(self, access: Access, challenge: Challenge, authorization: Secret) -> None:
         """Keep the token of *authorization* no longer: the registry does not take it."""
@@ -139,8 +143,7 @@ class Tokens:
 def _key(access: Access, challenge: Challenge) -> Key:
     return (
         access.endpoint.base,
-        challenge.parameters.get("realm", ""),
-        challenge.parameters.get("service", ""),
+        *challenge.answered_by,
         access.scope,
         access.identity,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +14,10 @@ from imgbuilder.core.backoff import Backoff
 from imgbuilder.registry.images import RegistryImages
 from imgbuilder.registry.settings import RegistrySettings
 from tests.world.registries.httpd import HttpServer
+
+
+WITHOUT_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For tests without TLS: to read the system's trust store takes longer than most of them."""
 
 
 class CountedMetrics:
@@ -54,6 +59,7 @@ def looking(metrics: CountedMetrics) -> Looking:
         chosen = {name: options.pop(name) for name in list(options) if name in names}
         chosen.setdefault("insecure", frozenset(server.host for server in servers))
         chosen.setdefault("backoff", Backoff(first=0.002, factor=1, limit=0.002))
+        options.setdefault("ssl_context", WITHOUT_TRUST)
         async with RegistryImages(RegistrySettings(**chosen), metrics=metrics, **options) as images:
             yield images
 

@@ -39,7 +39,7 @@ async def test_the_trust_store_can_be_named(
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     context = served_by(authority, "localhost")
     registry = FakeRegistry(authentication="token", anonymous=True, ssl_context=context, name="localhost")
-    async with registry, looking() as images:
+    async with registry, looking(ssl_context=None) as images:
         digest = registry.put_image("a")
         assert await resolve(images, registry) == f"{registry.host}/a@{digest}"
         assert registry.seen() == ["GET manifest", "GET token", "GET manifest"]
@@ -48,7 +48,10 @@ async def test_the_trust_store_can_be_named(
 async def test_a_certificate_of_somebody_unknown(looking: Looking, authority: trustme.CA) -> None:
     """Nothing is sent, and the error says why."""
     context = served_by(authority, "localhost")
-    async with FakeRegistry(ssl_context=context, name="localhost") as registry, looking() as images:
+    async with (
+        FakeRegistry(ssl_context=context, name="localhost") as registry,
+        looking(ssl_context=None) as images,
+    ):
         with pytest.raises(RegistryUnreachableError, match="its certificate is not trusted"):
             await resolve(images, registry)
         assert not registry.requests

@@ -152,6 +152,15 @@ def test_a_token_for_an_identity_token() -> None:
     }
 
 
+def test_a_token_for_two_repositories() -> None:
+    """Docker's way has one parameter for each, OAuth2 one for both."""
+    both = "repository:a:pull,push repository:b:pull"
+    by_get = token_request(HUB, scope=both, credentials=None)
+    assert parse_qs(urlsplit(by_get.url).query)["scope"] == both.split()
+    by_post = token_request(HUB, scope=both, credentials=Credentials(identity_token=Secret("i")))
+    assert parse_qs(by_post.form.reveal())["scope"] == [both]
+
+
 def test_what_a_realm_has_already_is_kept() -> None:
     """Its query stays; userinfo and fragment go."""
     challenge = Challenge("bearer", {"realm": "https://user:pw@auth.test/token?account=a%20b#x"})

@@ -62,7 +62,10 @@ async def docker_registry(
     file.write_bytes(orjson.dumps(settings))  # JSON is YAML
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
     command = [PROGRAM, "serve", str(file)]
-    async with await anyio.open_process(command, env=environment, stdout=DEVNULL) as process, Tasks() as tasks:
+    async with (
+        await anyio.open_process(command, env=environment, stdout=DEVNULL) as process,
+        Tasks() as tasks,
+    ):
         try:
             assert process.stderr is not None
             with anyio.fail_after(10):
