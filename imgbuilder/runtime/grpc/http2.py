@@ -59,26 +59,33 @@ class FloodGuard:
     """Counts what a peer sends that costs it nothing.
 
     :param clock: seconds that only grow.
-    :param is_young: whether a stream was opened only a moment ago.
     """
 
-    def __init__(self, *, clock: Callable[[], float], is_young: Callable[[int], bool]) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._is_young = is_young
         now = clock()
         self._allowances = {reason: Allowance(flood, now) for reason, flood in FLOODS.items()}
 
     def received(self, frame: Frame) -> None:
-        """Count a frame from the peer.
+        """Count a frame from the peer; not resets, for which see `reset`.
 
         :raises FloodError: if there were too many of its kind.
         """
         reason = _KINDS.get(frame.__class__)
-        if reason is None:
-            if isinstance(frame, DataFrame) and not frame.data and "END_STREAM" not in frame.flags:
-                self.count(CutOff.EMPTY)
-        elif reason is not CutOff.RESETS or self._is_young(frame.stream_id):
+        if reason is not None:
             self.count(reason)
+        elif isinstance(frame, DataFrame) and not frame.data and "END_STREAM" not in frame.flags:
+            self.count(CutOff.EMPTY)
+
+    def reset(self, *, is_open: bool, is_young: bool) -> None:
+        """Count a reset from the peer of a stream that was opened a moment ago, or longer ago, or has ended.
+
+        :raises FloodError: if there were too many.
+        """
+        if not is_open:
+            self.count(CutOff.CONTROL)  # a way to take note of the answer
+        elif is_young:
+            self.count(CutOff.RESETS)
 
     def count(self, reason: CutOff) -> None:
         """Count something that may lead to being cut off for *reason*.
@@ -88,14 +95,13 @@ class FloodGuard:
         if not self._allowances[reason].take(self._clock()):
             raise FloodError(reason)
 
-    def sent(self) -> None:
-        """A frame of an answer was sent to the peer."""
+    def sent(self, frames: int = 1) -> None:
+        """So many frames of answers were sent to the peer."""
         for reason in _ANSWERING:
-            self._allowances[reason].sent()
+            self._allowances[reason].sent(frames)
 
 
 _KINDS: Final = {
-    RstStreamFrame: CutOff.RESETS,
     PingFrame: CutOff.PINGS,
     SettingsFrame: CutOff.SETTINGS,
     PriorityFrame: CutOff.CONTROL,
@@ -115,12 +121,16 @@ class ImpatientFrameBuffer(FrameBuffer):
 
 
 class GuardedH2Connection(H2Connection):
-    """The server's side of a connection."""
+    """The server's side of a connection.
+
+    :param is_young: whether an open stream was opened only a moment ago.
+    """
 
     MAX_CLOSED_STREAMS = 4096  # h2 remembers sixteen times as many, for the exact code of some errors
 
-    def __init__(self, limits: Limits, guard: FloodGuard) -> None:
+    def __init__(self, limits: Limits, guard: FloodGuard, *, is_young: Callable[[int], bool]) -> None:
         super().__init__(CONFIGURATION)
+        self._is_young = is_young
         self._guard = guard
         self._sweep_at = 64
         self.incoming_buffer = ImpatientFrameBuffer(server=True)
@@ -150,5 +160,10 @@ class GuardedH2Connection(H2Connection):
         return 0
 
     def _receive_frame(self, frame: Frame) -> list[Event]:
-        self._guard.received(frame)
+        if isinstance(frame, RstStreamFrame):
+            stream = self.streams.get(frame.stream_id)
+            is_open = stream is not None and not stream.closed
+            self._guard.reset(is_open=is_open, is_young=is_open and self._is_young(frame.stream_id))
+        else:
+            self._guard.received(frame)
         return super()._receive_frame(frame)

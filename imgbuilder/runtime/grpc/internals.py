@@ -46,8 +46,7 @@ def faults() -> tuple[str, ...]:
 
 def _conversation(limits: Limits | None = None) -> tuple[H2Connection, GuardedH2Connection]:
     """A client and a server that have exchanged their settings."""
-    guard = FloodGuard(clock=lambda: 0.0, is_young=lambda _: True)
-    server = GuardedH2Connection(limits or Limits(), guard)
+    server = GuardedH2Connection(limits or Limits(), FloodGuard(lambda: 0.0), is_young=lambda _: True)
     client = H2Connection(H2Configuration(client_side=True))
     client.initiate_connection()
     server.begin()

@@ -56,7 +56,7 @@ class Flood:
     :ivar burst: how many may come at once.
     :ivar rate: how many more each second.
     :ivar per_frame_sent: how many more for each frame that was sent to the peer: a reader may answer data with
-        pings (to measure the bandwidth) and window updates.
+        pings (to measure the bandwidth) and window updates, a caller its answer with a reset.
     """
 
     burst: int
@@ -70,7 +70,7 @@ FLOODS: Final = {
     CutOff.PINGS: Flood(burst=200, rate=2, per_frame_sent=5),
     CutOff.SETTINGS: Flood(burst=100, rate=1),
     CutOff.EMPTY: Flood(burst=100, rate=10),
-    CutOff.CONTROL: Flood(burst=2000, rate=100, per_frame_sent=5),
+    CutOff.CONTROL: Flood(burst=2000, rate=100, per_frame_sent=8),
 }
 
 YOUNG: Final = 1.0
@@ -97,6 +97,6 @@ class Allowance:
         self._left -= 1
         return True
 
-    def sent(self) -> None:
-        """A frame was sent to the peer."""
-        self._left = min(self._flood.burst, self._left + self._flood.per_frame_sent)
+    def sent(self, frames: int = 1) -> None:
+        """So many frames were sent to the peer."""
+        self._left = min(self._flood.burst, self._left + frames * self._flood.per_frame_sent)

@@ -79,22 +79,37 @@ class Connection(grpclib.protocol.Connection):
         return Stream(self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper)
 
     def close(self) -> None:
-        """Close the transport when it has sent what it holds, or some seconds later, whatever the peer does."""
-        transport: asyncio.Transport | None = getattr(self, "_transport", None)
-        super().close()
+        """Say no more, and close the transport when the peer has done so, or some seconds later.
+
+        Until then what the peer sends is dropped. Closing while there is something to read would make the
+        system reset the connection, and the peer would never see why it was closed.
+        """
+        transport: asyncio.Transport | None = self.__dict__.pop("_transport", None)
+        super().close()  # closes no transport, as there is none any more
+        if transport is None:
+            return
+        self._connection._frame_dispatch_table.clear()  # noqa: SLF001  # as grpclib does, against cycles
         self.write_ready.set()  # whoever waits for it would wait forever
-        if transport is not None:
-            asyncio.get_running_loop().call_later(CLOSING, transport.abort)
+        try:
+            transport.write_eof()
+        except (OSError, NotImplementedError):
+            transport.close()  # the peer is gone; or over TLS, where it waits for the peer by itself
+        asyncio.get_running_loop().call_later(CLOSING, transport.abort)
+
+    def flush(self) -> None:
+        """Send what h2 has prepared, unless the connection is closed."""
+        if not self.is_closing():
+            super().flush()
 
     def headers_send_process(self) -> None:
         """Headers were sent."""
         super().headers_send_process()
         self._guard.sent()
 
-    def data_send_process(self) -> None:
+    def data_send_process(self, frames: int = 1) -> None:
         """Data were sent."""
         super().data_send_process()
-        self._guard.sent()
+        self._guard.sent(frames)
 
 
 class Processor(grpclib.protocol.EventsProcessor):
@@ -185,8 +200,8 @@ class Protocol(grpclib.protocol.H2Protocol):
             self._transport.abort()
             return
         _send_at_once(transport.get_extra_info("socket"))
-        guard = FloodGuard(clock=self._loop.time, is_young=self._is_young)
-        self._h2 = GuardedH2Connection(self._limits, guard)
+        guard = FloodGuard(self._loop.time)
+        self._h2 = GuardedH2Connection(self._limits, guard, is_young=self._is_young)
         self._h2.begin()
         self.connection = Connection(self._h2, self._transport, config=self.config, guard=guard)
         self.connection.flush()
@@ -198,7 +213,7 @@ class Protocol(grpclib.protocol.H2Protocol):
     def data_received(self, data: bytes) -> None:
         """Handle what the peer sent."""
         for start in range(0, len(data), SLICE):
-            if self._ended:
+            if self._ended or self.connection.is_closing():
                 return
             self._receive(data[start : start + SLICE])
 
@@ -261,10 +276,7 @@ class Protocol(grpclib.protocol.H2Protocol):
                 if event.__class__ is RemoteSettingsChanged:
                     self._stop_timer()
                 self.processor.process(event)
-            if self.processor.closed:
-                self._ended = True
-            else:
-                self.connection.flush()
+            self.connection.flush()
         except FloodError as error:
             self.cut_off(error.reason)
         except ProtocolError as error:

@@ -12,12 +12,15 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 import grpclib.protocol
+from h2.errors import ErrorCodes
 from h2.exceptions import StreamClosedError
 from h2.stream import StreamState
 
 if TYPE_CHECKING:
     from h2.connection import H2Connection
     from h2.stream import H2Stream
+
+    from imgbuilder.runtime.grpc.protocol import Connection
 
 LARGEST_WRITE: Final = 96 << 10
 """Bytes given to the socket at once: a message of the size that is cheapest to send, 64 KiB, in one piece."""
@@ -57,6 +60,7 @@ class Stream(grpclib.protocol.Stream):
     :ivar torn: whether a message was sent in part: what follows on the stream would be taken for its rest.
     """
 
+    connection: Connection
     opened = 0.0
     torn = False
     _writes = 0
@@ -84,15 +88,43 @@ class Stream(grpclib.protocol.Stream):
             if size <= 0:
                 await self._window_opened()
                 continue
-            frames = data_frames(
-                stream.stream_id, data[position : position + size], connection.max_outbound_frame_size
-            )
+            largest = connection.max_outbound_frame_size
+            frames = data_frames(stream.stream_id, data[position : position + size], largest)
             consume_window(connection, stream, size)
             self._transport.write(frames)
             position += size
             self.data_sent += size
             self.connection.data_sent += size
-            self.connection.data_send_process()
+            self.connection.data_send_process(-(-size // largest))
+
+    async def send_headers(self, headers: Any, end_stream: bool = False) -> None:
+        """Send headers or trailers, waiting while the socket takes no more.
+
+        :raises StreamClosedError: if the stream is closed, or is while it waits.
+        """
+        await self._socket_ready()
+        await super().send_headers(headers, end_stream=end_stream)
+
+    async def reset(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        """Reset the stream, waiting while the socket takes no more.
+
+        :raises StreamClosedError: if the stream is closed, or is while it waits.
+        """
+        await self._socket_ready()
+        await super().reset(error_code)
+
+    @property
+    def closable(self) -> bool:
+        """Whether the peer can be told that the stream ends."""
+        return not self.connection.is_closing() and super().closable
+
+    async def _socket_ready(self) -> None:
+        # Asked again after each wait: of all that waited, the first to run may have filled the socket's buffer.
+        while not self.connection.write_ready.is_set():
+            self._writes = 0
+            await self.connection.write_ready.wait()
+        if self.connection.is_closing() or self.id is None:
+            raise StreamClosedError(self.id or 0)
 
     async def _writable(self) -> H2Stream:
         """The stream as h2 has it, when the socket takes data."""
@@ -100,10 +132,7 @@ class Stream(grpclib.protocol.Stream):
         if self._writes >= WRITES_PER_TURN:
             self._writes = 0
             await asyncio.sleep(0)
-        # Asked again after each wait: of all that waited, the first to run may have filled the socket's buffer.
-        while not self.connection.write_ready.is_set():
-            self._writes = 0
-            await self.connection.write_ready.wait()
+        await self._socket_ready()
         assert self.id is not None  # noqa: S101  # it is known from the start on the server's side
         stream = self._h2_connection.streams.get(self.id)
         if stream is None or stream.state_machine.state not in _SENDING:
@@ -113,12 +142,11 @@ class Stream(grpclib.protocol.Stream):
     async def _window_opened(self) -> None:
         self._writes = 0
         self.window_updated.clear()
-        waiting = self.connection.waiting  # type: ignore[attr-defined]  # ours
-        waiting.add(self)
+        self.connection.waiting.add(self)
         try:
             await self.window_updated.wait()
         finally:
-            waiting.discard(self)
+            self.connection.waiting.discard(self)
 
     def __terminated__(self, reason: str) -> None:
         # Once: a second cancellation would break off the clean-up after the first.

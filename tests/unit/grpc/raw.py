@@ -61,7 +61,7 @@ class Answer:
     """What came on a stream."""
 
     headers: dict[str, str] = field(default_factory=dict)
-    data: bytes = b""
+    data: bytearray = field(default_factory=bytearray)
     ended: bool = False
     reset: int | None = None
 
@@ -96,6 +96,7 @@ class RawClient:
         self.received = bytearray()
         self.closed = False
         self.acknowledge = True
+        self.eager = False
         self.speaking = True
 
     @staticmethod
@@ -159,6 +160,7 @@ class RawClient:
             data = b""
         if not data:
             self.closed = True
+            self.writer.close()
             return
         self.received += data
         with suppress(ProtocolError):  # h2 accepts nothing behind a GOAWAY
@@ -173,7 +175,11 @@ class RawClient:
                 self.answers[event.stream_id].headers.update(dict(event.headers))  # type: ignore[arg-type]
             case DataReceived():
                 self.answers[event.stream_id].data += event.data
-                if self.acknowledge:
+                if self.eager:
+                    self.h2.increment_flow_control_window(event.flow_controlled_length)
+                    if not self.h2.streams[event.stream_id].closed:
+                        self.h2.increment_flow_control_window(event.flow_controlled_length, event.stream_id)
+                elif self.acknowledge:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case StreamEnded():
                 self.answers[event.stream_id].ended = True

@@ -328,14 +328,14 @@ def test_only_preserved_classes_keep_their_bytes() -> None:
 @pytest.mark.parametrize(
     ("cls", "data"),
     [
-        (BuildInfo, b"\xf8\x01\x01" * 100_000),
-        (BuildInfo, b"\xf8\x01\x01\x10\x01" * 60_000),
-        (BuildInfo, b"\x32\x03\xf8\x01\x01" * 60_000),
-        (BuildInfo, b"\x32\x00" * 150_000),
-        (WorkspaceMetadata, b"\x1a\x02\x08\x01" * 75_000),
-        (BuildRegistryAuth, b"\x1a\x02\x18\x01" * 75_000),
-        (WorkspaceInitializer, b"\x12\x00" * 150_000),
-        (WorkspaceInitializer, b"\x12\x00\x1a\x00" * 75_000),
+        (BuildInfo, b"\xf8\x01\x01" * 40_000),
+        (BuildInfo, b"\xf8\x01\x01\x10\x01" * 20_000),
+        (BuildInfo, b"\x32\x03\xf8\x01\x01" * 20_000),
+        (BuildInfo, b"\x32\x00" * 50_000),
+        (WorkspaceMetadata, b"\x1a\x02\x08\x01" * 25_000),
+        (BuildRegistryAuth, b"\x1a\x02\x18\x01" * 25_000),
+        (WorkspaceInitializer, b"\x12\x00" * 50_000),
+        (WorkspaceInitializer, b"\x12\x00\x1a\x00" * 25_000),
     ],
     ids=[
         "unknown",
@@ -357,7 +357,7 @@ def test_time_grows_with_the_length(cls: type[betterproto2.Message], data: bytes
         return time.perf_counter() - start
 
     small = min(seconds(data[: len(data) // 10 // 20 * 20]) for _ in range(3))
-    assert seconds(data) < 40 * small + 0.05
+    assert min(seconds(data) for _ in range(3)) < 40 * small + 0.05
 
 
 def test_sub_messages_are_counted() -> None:

@@ -319,6 +319,17 @@ async def test_resets_of_calls_that_have_begun() -> None:
         await _lives_on(client)
 
 
+async def test_resets_of_calls_that_have_ended() -> None:
+    """They say nothing that was not known: however many there are, they are no flood."""
+    async with serving() as served, raw_client(served.address) as client:
+        for _ in range(FLOODS[CutOff.RESETS].burst * 2):
+            number = client.open()
+            await client.answer(number)
+            client.send(RstStreamFrame(number).serialize())
+        await _lives_on(client)
+    assert served.cut_offs == []
+
+
 async def test_refused_streams_that_come_again_and_again() -> None:
     """Not heeding the limit is a flood, too."""
     async with (
@@ -328,7 +339,7 @@ async def test_refused_streams_that_come_again_and_again() -> None:
         client.open(data=b"", end=False)
         client.h2.remote_settings.update({3: 10_000})
         client.h2.remote_settings.acknowledge()
-        for _ in range(FLOODS[CutOff.REFUSED].burst + 10):
+        for _ in range(2 * FLOODS[CutOff.REFUSED].burst):
             client.open()
         await _cut_off(served, client, ErrorCodes.ENHANCE_YOUR_CALM, CutOff.REFUSED)
 

@@ -159,7 +159,9 @@ async def test_why_a_call_was_cancelled() -> None:
         async with raw_client(served.address) as client:
             client.open(hanging)
             await client.ping()
-            await served.server.stop()
+            async with anyio.create_task_group() as group:
+                group.start_soon(served.server.stop)
+                await client.until_closed()
             assert seen.pop() is Status.UNAVAILABLE
 
 

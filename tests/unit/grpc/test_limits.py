@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, RstStreamFrame
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, PingFrame, WindowUpdateFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,21 +43,39 @@ def test_an_allowance_fills_up_again() -> None:
     assert [allowance.take(50.0) for _ in range(3)] == [True, True, False]
 
 
-def _guard(clock: Clock, *, young: bool = True) -> FloodGuard:
-    return FloodGuard(clock=clock, is_young=lambda _: young)
-
-
 def test_resets_of_old_streams_do_not_count() -> None:
     """A client may give up all its calls at once."""
-    guard = _guard(Clock(), young=False)
-    for number in range(1, 20_001, 2):
-        guard.received(RstStreamFrame(number))
+    guard = FloodGuard(Clock())
+    for _ in range(10_000):
+        guard.reset(is_open=True, is_young=False)
+
+
+def test_resets_of_calls_that_have_ended_are_no_flood() -> None:
+    """Some clients answer each answer with one; without any answers it is a flood."""
+    guard = FloodGuard(Clock())
+    for _ in range(10_000):
+        guard.sent()
+        guard.reset(is_open=False, is_young=False)
+    with pytest.raises(FloodError, match="control"):  # noqa: PT012  # the burst is not known here
+        for _ in range(10_000):
+            guard.reset(is_open=False, is_young=False)
+
+
+def test_window_updates_of_a_reader_are_no_flood() -> None:
+    """Two for each frame, of the stream and of the connection, and a ping now and then."""
+    guard = FloodGuard(Clock())
+    for _ in range(10_000):
+        guard.sent(6)
+        for _ in range(6):
+            guard.received(WindowUpdateFrame(1, window_increment=1))
+            guard.received(WindowUpdateFrame(0, window_increment=1))
+        guard.received(PingFrame(0))
 
 
 def test_what_is_slow_is_no_flood() -> None:
     """A ping a second, for hours."""
     clock = Clock()
-    guard = _guard(clock)
+    guard = FloodGuard(clock)
     for _ in range(10_000):
         guard.received(PingFrame(0))
         clock.now += 1
@@ -68,17 +86,17 @@ def test_what_is_slow_is_no_flood() -> None:
 )
 def test_what_calls_are_made_of_does_not_count(frame: Frame) -> None:
     """However many there are."""
-    guard = _guard(Clock())
+    guard = FloodGuard(Clock())
     for _ in range(10_000):
         guard.received(frame)
 
 
 def test_kinds_are_counted_apart() -> None:
     """Using one up leaves the others."""
-    guard = _guard(Clock())
+    guard = FloodGuard(Clock())
     for _ in range(FLOODS[CutOff.PINGS].burst):
         guard.received(PingFrame(0))
-    guard.received(RstStreamFrame(1))
+    guard.reset(is_open=True, is_young=True)
     with pytest.raises(FloodError) as caught:
         guard.received(PingFrame(0))
     assert caught.value.reason is CutOff.PINGS

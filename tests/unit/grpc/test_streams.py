@@ -125,6 +125,20 @@ async def test_the_connections_window_wakes_all_that_wait() -> None:
             assert (await client.answer(number)).data == EXPECTED
 
 
+async def test_a_reader_that_opens_its_windows_bit_by_bit() -> None:
+    """Two updates for each frame, as grpc-go sends them at first, are no flood."""
+
+    async def send(stream: Stream) -> None:
+        for _ in range(400):
+            await stream.send_message(LogsResponse(content=bytes(65_536)))
+
+    async with serving(send, STREAMING) as served, raw_client(served.address) as client:
+        client.eager = True
+        answer = await client.call(CALL)
+        assert len(answer.data) > 400 * 65_536
+    assert served.cut_offs == []
+
+
 async def _do_not_read(client: RawClient, calls: int) -> None:
     """Open *calls* with windows for everything, and then read nothing any more."""
     client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
