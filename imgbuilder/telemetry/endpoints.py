@@ -40,6 +40,7 @@ class ListenError(ImgbuilderError):
     """
 
     def __init__(self, address: str, fault: str) -> None:
+        fault = fault.partition(" (while attempting to bind on")[0]  # Python repeats the address
         super().__init__(f"cannot listen on {address}: {fault}")
         self.address = address
         self.fault = fault
