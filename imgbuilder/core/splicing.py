@@ -31,14 +31,15 @@ class Splicer:
     Where several overlaps fit, the longest is taken: nothing is told twice, and something would be lost only
     if the terminal printed the same over and over. The result does not depend on how the streams are cut.
 
-    :param least_overlap: bytes of an overlap at least, where so many came before. A shorter one counts as a
-        gap, after which it is told again.
+    :param least_overlap: bytes of an overlap at least, unless it is all that the terminal had printed. A
+        shorter one counts as a gap, after which it is told again.
     """
 
     def __init__(self, *, window: int = WINDOW, least_overlap: int = LEAST_OVERLAP) -> None:
         self._window = window
         self._least_overlap = least_overlap
         self._before = bytearray()
+        self._after_gap = False
         # While a stream repeats: all of it is self._before[self._start:self._place], and no earlier start fits.
         self._repeating = False
         self._start = 0
@@ -76,8 +77,11 @@ class Splicer:
     def _after_overlap(self, overlap: int, repeated: bytes) -> list[bytes | Gap]:
         """The stream begins with *repeated*, of which the first *overlap* bytes came before, last of all."""
         self._repeating = False
-        if overlap >= min(self._least_overlap, len(self._before)):
+        # The little that a terminal had printed in all is repeated in all.
+        whole = overlap == len(self._before) and not self._after_gap
+        if overlap >= self._least_overlap or whole:
             return self._new(repeated[overlap:])
+        self._after_gap = True
         self._before.clear()
         return [Gap(), *self._new(repeated)]
 

@@ -96,7 +96,7 @@ def test_a_terminal_that_printed_too_much_leaves_a_gap() -> None:
 @pytest.mark.parametrize("length", [1, 31, 32])
 @pytest.mark.parametrize("pieces", [1, 100])
 def test_a_short_overlap_may_be_chance_and_hides_no_gap(length: int, pieces: int) -> None:
-    """Any line feed would be one. Where little came before, all of it is enough."""
+    """Any line feed would be one. Where little was printed so far, all of it is enough."""
     before, after = bytes(range(100, 200)), bytes(range(200 - length, 200)) + b"after"
     size = -(-len(after) // pieces)
     stream = [after[start : start + size] for start in range(0, len(after), size)]
@@ -104,6 +104,9 @@ def test_a_short_overlap_may_be_chance_and_hides_no_gap(length: int, pieces: int
     assert splice(Splicer(), [[before], stream]) == expected
     short = before[-length:]
     assert splice(Splicer(), [[short], stream]) == [short + b"after"]
+    gap_before = [[b"x" * 100], [short], stream]
+    expected = [b"x" * 100, Gap(), *([short + b"after"] if length == 32 else [short, Gap(), after])]
+    assert splice(Splicer(), gap_before) == expected
 
 
 def test_after_a_gap_only_what_followed_counts() -> None:
