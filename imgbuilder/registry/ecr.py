@@ -40,6 +40,7 @@ class EcrCredentials:
 
     def __init__(self, *, tasks: Tasks, wall_clock: Callable[[], float]) -> None:
         self._wall_clock = wall_clock
+        self._session: Any = None
         # Of a failure the words are kept: the error itself would keep everything that it went through.
         self._kept: BoundedCache[tuple[str, str], Credentials | str] = BoundedCache(REGIONS)
         self._flights: SingleFlight[tuple[str, str], Credentials] = SingleFlight(
@@ -61,7 +62,7 @@ class EcrCredentials:
 
     async def _fetch(self, registry: str, source: tuple[str, str]) -> Credentials:
         try:
-            token, expires_at = await _authorization_token(registry, source)
+            token, expires_at = await self._authorization_token(registry, source)
         except CredentialsUnavailableError as error:
             self._kept.put(source, error.fault, until=anyio.current_time() + FAULT_KEPT)
             raise
@@ -69,6 +70,34 @@ class EcrCredentials:
         credentials = _read(registry, token)
         self._kept.put(source, credentials, until=anyio.current_time() + lifetime)
         return credentials
+
+    async def _authorization_token(self, registry: str, source: tuple[str, str]) -> tuple[str, float]:
+        """A token as AWS gives it, and the Unix time at which it expires."""
+        await anyio.to_thread.run_sync(importlib.import_module, "aiobotocore.session")  # long, the first time
+        from aiobotocore.config import AioConfig  # noqa: PLC0415  # only where ECR is turned on and used
+        from aiobotocore.session import get_session  # noqa: PLC0415
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        service, region = source
+        settings = AioConfig(connect_timeout=5, read_timeout=10, retries={"max_attempts": 2})
+        # One for all: it keeps the descriptions of AWS' services, which take long to read.
+        self._session = self._session or get_session()
+        try:
+            with anyio.move_on_after(TIME_LIMIT):
+                client = self._session.create_client(service, region_name=region or None, config=settings)
+                async with client as ecr:
+                    answer: Any = await ecr.get_authorization_token()
+                data = answer["authorizationData"]
+                # A list for private registries (of one, since all share a token), and not one for public ones.
+                entry = data[0] if isinstance(data, list) else data
+                return entry["authorizationToken"], entry["expiresAt"].timestamp()
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "unknown")
+            raise CredentialsUnavailableError(registry, f"AWS gives no token: {code}") from error
+        except (BotoCoreError, ValueError, LookupError, TypeError) as error:
+            fault = f"AWS gives no token: {type(error).__name__}"
+            raise CredentialsUnavailableError(registry, fault) from error
+        raise CredentialsUnavailableError(registry, f"AWS gives no token within {TIME_LIMIT:g} s")
 
 
 def _source(registry: str) -> tuple[str, str] | None:
@@ -79,35 +108,6 @@ def _source(registry: str) -> tuple[str, str] | None:
         return "ecr", ""
     region = ecr_region(registry)
     return ("ecr", region) if region is not None else None
-
-
-async def _authorization_token(registry: str, source: tuple[str, str]) -> tuple[str, float]:
-    """A token as AWS gives it, and the Unix time at which it expires."""
-    await anyio.to_thread.run_sync(
-        importlib.import_module, "aiobotocore.session"
-    )  # takes long, the first time
-    from aiobotocore.config import AioConfig  # noqa: PLC0415  # only where ECR is turned on and used
-    from aiobotocore.session import get_session  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
-
-    service, region = source
-    settings = AioConfig(connect_timeout=5, read_timeout=10, retries={"max_attempts": 2})
-    try:
-        with anyio.move_on_after(TIME_LIMIT):
-            client = get_session().create_client(service, region_name=region or None, config=settings)
-            async with client as ecr:
-                answer: Any = await ecr.get_authorization_token()
-            data = answer["authorizationData"]
-            # A list for private registries (of one, since all share a token), and not one for public ones.
-            entry = data[0] if isinstance(data, list) else data
-            return entry["authorizationToken"], entry["expiresAt"].timestamp()
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "unknown")
-        raise CredentialsUnavailableError(registry, f"AWS gives no token: {code}") from error
-    except (BotoCoreError, ValueError, LookupError, TypeError) as error:
-        fault = f"AWS gives no token: {type(error).__name__}"
-        raise CredentialsUnavailableError(registry, fault) from error
-    raise CredentialsUnavailableError(registry, f"AWS gives no token within {TIME_LIMIT:g} s")
 
 
 def _read(registry: str, token: str) -> Credentials:
