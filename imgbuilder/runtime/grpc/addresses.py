@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -71,7 +72,11 @@ def listening_socket(address: Address, *, backlog: int = 1024) -> socket.socket:
         family, _, _, _, place = min(
             found, key=lambda one: one[0] != socket.AF_INET
         )  # IPv4 first, as Go does
-        listener = socket.create_server(place[:2], family=family, backlog=backlog)
+        try:
+            listener = socket.create_server(place[:2], family=family, backlog=backlog)
+        except OSError as error:
+            # create_server adds the address, which whoever listens knows
+            raise OSError(error.errno, os.strerror(error.errno or 0)) from error
     listener.setblocking(False)
     return listener
 
