@@ -15,6 +15,7 @@ import imgbuilder
 from imgbuilder.cli import generate
 from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, VerboseOption, without_go_flags
 from imgbuilder.cli.run import run
+from imgbuilder.cli.standalone import standalone
 from imgbuilder.core.errors import ImgbuilderError
 
 PROGRAM: Final = "imgbuilder"
@@ -44,6 +45,7 @@ def imgbuilder_command(
 
 
 app.command("run")(run)
+app.command("standalone")(standalone)
 app.add_typer(generate.app, name="generate")
 
 

@@ -59,7 +59,7 @@ def run_service(path: str, *, as_json: bool, debug: bool) -> int:
                 backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
             )
         except Exception as error:
-            cause = _only_cause(error)
+            cause = only_cause(error)
             if isinstance(cause, InvalidInputError):
                 raise ConfigError(path, [Fault(cause.field, cause.fault)]) from error
             if isinstance(cause, ImgbuilderError):
@@ -75,7 +75,7 @@ def load_service() -> ModuleType:
     return importlib.import_module("imgbuilder.cli.service")
 
 
-def _only_cause(error: Exception) -> Exception:
+def only_cause(error: Exception) -> Exception:
     """What went wrong, out of the groups that task groups put it in, where it is one thing."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
