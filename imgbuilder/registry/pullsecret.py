@@ -14,7 +14,7 @@ from imgbuilder.registry.dockerconfig import DockerConfig, DockerConfigError, pa
 
 log = structlog.get_logger(__name__)
 
-INTERVAL: Final = 1.0
+INTERVAL: Final = 0.5
 """Seconds between two looks at the file when nothing is heard of it."""
 
 LARGEST: Final = 4 * 1024 * 1024

@@ -15,7 +15,6 @@ from imgbuilder.registry.images import RegistryImages
 from imgbuilder.registry.settings import RegistrySettings
 from tests.world.registries.httpd import HttpServer
 
-
 WITHOUT_TRUST = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For tests without TLS: to read the system's trust store takes longer than most of them."""
 

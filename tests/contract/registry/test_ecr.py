@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -167,6 +168,24 @@ async def test_the_layer_has_them_where_ecr_is_on(looking: Looking, monkeypatch:
             credentials = await images.credentials(REGISTRY)
         assert credentials is not None
         assert (credentials.username, credentials.password.reveal()) == ("AWS", "token")
+
+
+async def test_the_pull_secret_comes_first(
+    looking: Looking,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """AWS is asked for what it does not have."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"auths": {REGISTRY: {"username": "u", "password": "p"}}}))
+    async with CountingAws() as server, looking(ecr=True, pull_secret_file=file) as images:
+        configure(monkeypatch, server.url)
+        credentials = await images.credentials(REGISTRY)
+        assert credentials is not None
+        assert credentials.username == "u"
+        assert not server.requests
+        assert await images.credentials(PUBLIC_ECR) is not None
+        assert len(server.requests) == 1
 
 
 def test_the_libraries_are_not_imported_without_need() -> None:
