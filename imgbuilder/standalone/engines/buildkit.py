@@ -89,7 +89,7 @@ class BuildKitEngine:
         try:
             answer = await ask(self._command(address, "debug", "info"), limit=self._settings.probe_limit)
             if not answer.exit.ok:
-                return last_words(answer.errors)
+                return last_words(answer.errors) or "it does not say why"
             with (
                 anyio.fail_after(self._settings.probe_limit),
                 probe_request(self._folder / "probes") as request,

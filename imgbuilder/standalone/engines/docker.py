@@ -104,7 +104,7 @@ class DockerEngine:
         except TimeoutError:
             return Unavailable(reason="the Docker daemon takes too long to answer", hint=HINT)
         if not answer.exit.ok:
-            return Unavailable(reason=last_words(answer.errors), hint=HINT)
+            return Unavailable(reason=last_words(answer.errors) or "no answer", hint=HINT)
         self._version, _, machine = answer.output.partition(" ")
         reasons = []
         for mode in (Mode.LAYOUT, Mode.SAVED) if buildx.exit.ok else (Mode.LEGACY,):

@@ -43,7 +43,7 @@ def failure(engine: str, ended: Exit, said: str) -> BuildFailedError | EngineErr
 
     :param said: the end of what the engine wrote.
     """
-    fault = last_fault(said)
+    fault = last_words(said)
     status = _RUN_STATUS.search(fault)
     if status is not None:
         return BuildFailedError(int(next(filter(None, status.groups()))), fault)
@@ -66,6 +66,6 @@ def last_fault(said: str) -> str:
 
 
 def last_words(said: str) -> str:
-    """Why a program failed, in one line: its error if it tells one, else the last thing it said."""
+    """Why a program failed, in one line: its error if it tells one, else the last thing it said, if anything."""
     lines = [line.strip() for line in _TERMINAL.sub("", said).splitlines() if line.strip()]
-    return last_fault(said) or (lines[-1][:LONGEST_FAULT] if lines else "it said nothing")
+    return last_fault(said) or (lines[-1][:LONGEST_FAULT] if lines else "")
