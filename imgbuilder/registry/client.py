@@ -14,6 +14,7 @@ from imgbuilder.core.challenges import Challenge, basic_authorization, choose, p
 from imgbuilder.core.secrets import Secret
 from imgbuilder.registry.access import Access
 from imgbuilder.registry.caches import BoundedCache
+from imgbuilder.registry.errors import RegistryError
 from imgbuilder.registry.http import LONGEST_ERROR, Answer, Http, Request
 from imgbuilder.registry.retrying import Retrying
 from imgbuilder.registry.tokens import Tokens
@@ -100,4 +101,9 @@ class RegistryClient:
             return Secret("")
         if challenge.scheme == "basic":
             return basic_authorization(access.credentials)
-        return await self._tokens.authorization(access, challenge)
+        try:
+            return await self._tokens.authorization(access, challenge)
+        except RegistryError:
+            # The registry may have moved to another token server: next time it is asked which.
+            self._challenges.forget(access.endpoint.base)
+            raise

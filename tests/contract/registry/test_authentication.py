@@ -13,6 +13,7 @@ from imgbuilder.core.permissions import Permissions
 from imgbuilder.registry.errors import (
     CredentialsUnavailableError,
     RegistryDeniedError,
+    RegistryError,
     RegistryFaultError,
     RegistryRateLimitedError,
 )
@@ -292,6 +293,24 @@ async def test_a_token_server_that_fails(looking: Looking, answer: Respond, kind
         with pytest.raises(kind, match=registry.host):
             await resolve(images, registry)
         assert registry.seen() == ["GET manifest", "GET token"]
+
+
+@pytest.mark.parametrize("answer", [Respond(401), Respond(404)])
+async def test_a_registry_that_moves_to_another_token_server(looking: Looking, answer: Respond) -> None:
+    """One look-up fails with the former one, and the next finds the way."""
+    async with FakeRegistry(authentication="token", anonymous=True) as registry, FakeRegistry() as former:
+        registry.put_image("a")
+        registry.put_image("b")
+        registry.realm = f"{former.url}/token"
+        former.tokens, former.anonymous = registry.tokens, True
+        async with looking(registry, former) as images:
+            await resolve(images, registry, "a")
+            registry.realm = None
+            former.fail_next(*[answer] * 9, kind="token")
+            with pytest.raises(RegistryError):
+                await resolve(images, registry, "b")
+            await resolve(images, registry, "b")
+        assert len(former.requests) == 2
 
 
 async def test_a_refresh_token_that_is_not_valid_is_denied(looking: Looking, tmp_path: Path) -> None:
