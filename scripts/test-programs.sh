@@ -44,6 +44,10 @@ mkdir -p .cache/bin
 PATH="$PWD/.cache/bin:$PATH"
 
 need docker-registry "talk to a real registry" install_registry
+need git "clone repositories" scripts/system-packages.sh git
+need buildah "build images" scripts/system-packages.sh buildah
+need runc "build images" scripts/system-packages.sh runc
+need busybox "build images" scripts/system-packages.sh busybox-static
 need grpcurl "call the service with grpcurl" install_grpcurl
 if [ ! -d tests/interop/node/node_modules/@grpc/grpc-js ] && ! install_node_client; then
   echo "without Node.js and npm, tests that call the service from Node.js are skipped" >&2
