@@ -1,0 +1,1 @@
+"""What happens when everything around the service fails, and the service itself."""
