@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
@@ -20,6 +20,7 @@ import httpx
 
 from imgbuilder import __version__
 from imgbuilder.core.secrets import Secret
+from imgbuilder.registry.connections import IDLE, Connections
 from imgbuilder.registry.errors import RegistryError, RegistryFaultError, RegistryUnreachableError
 
 # Both log addresses, at levels people turn on, and those of redirects are signed: as good as a password.
@@ -29,14 +30,8 @@ for _name in ("httpx", "httpcore"):
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 READING: Final = frozenset({"GET", "HEAD"})
 MOST_REDIRECTS: Final = 5
-MOST_CONNECTIONS: Final = 1024
-"""Of all hosts together. Far more than work needs: hosts that hang must not take the places of the others."""
-
 CONNECTING: Final = 1 / 3
 """The part of a request's time that a connection may take, and a TLS handshake again."""
-
-IDLE_CONNECTION: Final = 60.0
-"""Seconds that a connection is kept for the next request."""
 
 LONGEST_ERROR: Final = 64 * 1024
 """Bytes that are read of the body of an answer that is no success."""
@@ -109,27 +104,11 @@ class Http:
         self._timeout = timeout
         self._metrics = metrics
         self._may_go = may_go
-        self._slots = _Slots(connections_per_host)
-        self._connections_per_host = connections_per_host
         self._labels: set[str] = set()
-        self._client = httpx.AsyncClient(
-            verify=ssl_context or ssl.create_default_context(),
-            # There is one time limit, around everything. But a TLS handshake that is cancelled, and does not
-            # time out, leaves its socket to the garbage collector.
-            timeout=httpx.Timeout(None, connect=timeout * CONNECTING),
-            follow_redirects=False,
-            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-            limits=httpx.Limits(
-                max_connections=MOST_CONNECTIONS,
-                max_keepalive_connections=MOST_CONNECTIONS,
-                keepalive_expiry=IDLE_CONNECTION,
-            ),
-            # A compressed body has another digest, and no bound on what it unpacks to.
-            headers={"User-Agent": f"imgbuilder/{__version__}", "Accept-Encoding": "identity"},
-        )
+        self._ssl_context = ssl_context or ssl.create_default_context()
+        self._connections = Connections(per_host=connections_per_host, connect=self._client)
 
     async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
         return self
 
     async def __aexit__(
@@ -138,7 +117,7 @@ class Http:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._client.__aexit__(kind, error, traceback)
+        await self._connections.close()
 
     async def exchange(self, request: Request) -> Answer:
         """Send *request*, follow redirects if it only reads, and read the answer. Any status is an answer.
@@ -146,11 +125,8 @@ class Http:
         :raises RegistryUnreachableError: without connection, or an answer in time.
         :raises RegistryFaultError: if the answer is too long, or leads astray.
         """
-        url, authorization, elsewhere = (
-            parse_address(request.registry, request.url),
-            request.authorization,
-            False,
-        )
+        url = parse_address(request.registry, request.url)
+        authorization, elsewhere = request.authorization, False
         for _ in range(MOST_REDIRECTS + 1):
             answer = await self._send(request, url, authorization)
             location = answer.headers.get("location")
@@ -166,12 +142,12 @@ class Http:
         raise RegistryFaultError(request.registry, f"redirects more than {MOST_REDIRECTS} times")
 
     async def _send(self, request: Request, url: httpx.URL, authorization: Secret) -> Answer:
-        async with self._slots.of(str(origin_of(url))):
+        async with self._connections.to(str(origin_of(url))) as client:
             started = anyio.current_time()
             status = "cancelled"
             try:
                 with anyio.move_on_after(self._timeout), typed_errors(request.registry):
-                    answer = await self._send_on_any_connection(request, url, authorization)
+                    answer = await _send_over(client, request, url, authorization)
                     status = str(answer.status)
                     return answer
                 status = "timeout"
@@ -181,40 +157,20 @@ class Http:
             finally:
                 seconds = anyio.current_time() - started
                 self._metrics.registry_request(self._label(request.registry), request.method, status, seconds)
-        raise RegistryUnreachableError(request.registry, f"no answer within {self._timeout:g} s")
+            raise RegistryUnreachableError(request.registry, f"no answer within {self._timeout:g} s")
 
-    async def _send_on_any_connection(
-        self,
-        request: Request,
-        url: httpx.URL,
-        authorization: Secret,
-    ) -> Answer:
-        """Send again at once where a kept connection turns out to be closed: the server saw no request."""
-        headers = dict(request.headers)
-        if authorization:
-            headers["Authorization"] = authorization.reveal()
-        kept = self._connections_per_host if request.method in READING else 0
-        while True:
-            connecting = _Connecting()
-            built = self._client.build_request(
-                request.method,
-                url,
-                headers=headers,
-                content=request.content,
-                extensions={"trace": connecting},
-            )
-            try:
-                response = await self._client.send(built, stream=True)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                if connecting.happened or not kept:
-                    raise
-                kept -= 1
-                continue
-            try:
-                body = await _body(request, response)
-            finally:
-                await response.aclose()
-            return Answer(status=response.status_code, headers=response.headers, body=body)
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=self._ssl_context,
+            # There is one time limit, around everything. But a TLS handshake that is cancelled, and does not
+            # time out, leaves its socket to the garbage collector.
+            timeout=httpx.Timeout(None, connect=self._timeout * CONNECTING),
+            follow_redirects=False,
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE),
+            # A compressed body has another digest, and no bound on what it unpacks to.
+            headers={"User-Agent": f"imgbuilder/{__version__}", "Accept-Encoding": "identity"},
+        )
 
     def _label(self, registry: str) -> str:
         if registry not in self._labels:
@@ -235,25 +191,37 @@ class _Connecting:
             self.happened = True
 
 
-class _Slots:
-    """Bounds how many requests a host gets at a time. Hosts without requests are forgotten."""
-
-    def __init__(self, per_host: int) -> None:
-        self._per_host = per_host
-        self._hosts: dict[str, tuple[anyio.Semaphore, set[object]]] = {}
-
-    @asynccontextmanager
-    async def of(self, host: str) -> AsyncIterator[None]:
-        slots, users = self._hosts.setdefault(host, (anyio.Semaphore(self._per_host), set()))
-        user = object()
-        users.add(user)
+async def _send_over(
+    client: httpx.AsyncClient,
+    request: Request,
+    url: httpx.URL,
+    authorization: Secret,
+) -> Answer:
+    """Send again at once where a kept connection turns out to be closed: the server saw no request."""
+    headers = dict(request.headers)
+    if authorization:
+        headers["Authorization"] = authorization.reveal()
+    while True:
+        connecting = _Connecting()
+        built = client.build_request(
+            request.method,
+            url,
+            headers=headers,
+            content=request.content,
+            extensions={"trace": connecting},
+        )
         try:
-            async with slots:
-                yield
+            response = await client.send(built, stream=True)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            # The one that is opened then is new, so this happens once.
+            if connecting.happened or request.method not in READING:
+                raise
+            continue
+        try:
+            body = await _body(request, response)
         finally:
-            users.discard(user)
-            if not users:
-                self._hosts.pop(host, None)
+            await response.aclose()
+        return Answer(status=response.status_code, headers=response.headers, body=body)
 
 
 async def _body(request: Request, response: httpx.Response) -> bytes:
