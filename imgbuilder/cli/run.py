@@ -11,12 +11,16 @@ import importlib.util
 import sys
 from functools import partial
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import typer
 
 from imgbuilder.cli.lean import import_without_rich
 from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, UsageError, VerboseOption
 from imgbuilder.core.errors import ImgbuilderError, InvalidInputError
+
+if TYPE_CHECKING:
+    from imgbuilder.config import Config
 
 
 def run(
@@ -62,11 +66,28 @@ def run_service(path: str, *, as_json: bool, debug: bool) -> int:
             cause = only_cause(error)
             if isinstance(cause, InvalidInputError):
                 raise ConfigError(path, [Fault(cause.field, cause.fault)]) from error
+            field = field_to_listen_on(cause, loaded.config)
+            if field:
+                raise ConfigError(path, [Fault(field, str(cause))]) from error
             if isinstance(cause, ImgbuilderError):
                 raise cause from error
             log.exception("the service failed")
             return 1
     return 0
+
+
+def field_to_listen_on(cause: Exception, config: Config) -> str:
+    """The field of *config* with the address that can't be listened on; empty if *cause* is something else."""
+    from imgbuilder.telemetry.endpoints import ListenError
+
+    fields = {
+        "server.services.grpc.address": config.server.services.grpc.address,
+        "telemetry.metricsAddress": config.telemetry.metrics_address,
+        "telemetry.probesAddress": config.telemetry.probes_address,
+    }
+    if not isinstance(cause, ListenError):
+        return ""
+    return next((name for name, address in fields.items() if str(address) == cause.address), "")
 
 
 def load_service() -> ModuleType:

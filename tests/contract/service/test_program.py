@@ -218,7 +218,8 @@ def test_an_address_that_is_taken(
         file.write_text(changed(section, **{setting: address}))
         assert execute(["run", "--config", str(file), "--json-log=false"]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.endswith(f"cannot listen on {address}: Address already in use")
+    fault = f"cannot listen on {address}: Address already in use"
+    assert message == f"imgbuilder: {file}: {section}.{setting}: {fault}"
 
 
 async def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
