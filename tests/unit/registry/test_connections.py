@@ -55,6 +55,7 @@ async def test_users_wait_for_a_place() -> None:
     async with anyio.create_task_group() as group:
         for number in range(4):
             group.start_soon(use, number)
+        await anyio.sleep(0.1)
         with anyio.move_on_after(0.5):
             await use(99)
     assert order == [0, 1, 2, 3]
