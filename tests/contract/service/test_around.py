@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+import anyio
+import pytest
 from grpclib.const import Cardinality, Status
+from grpclib.exceptions import StreamTerminatedError
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 import imgbuilder
-from imgbuilder.pb.builder import BuildRequest
+from imgbuilder.pb.builder import BuildRequest, BuildStatus
 from imgbuilder.pb.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -17,8 +20,9 @@ from imgbuilder.pb.grpc.health.v1 import (
 )
 from imgbuilder.pb.wsman import WorkspacePhase
 from imgbuilder.runtime.grpc.channel import open_channel
-from tests.contract.service.client import dockerfile, refusal
-from tests.contract.service.conftest import Served, get, serving
+from tests.contract.service.client import connected, dockerfile, refusal
+from tests.contract.service.conftest import Logged, Served, get, serving, unobserved
+from tests.unit.grpc.raw import raw_client
 from tests.world.scripts import failing, idle, succeeding
 from tests.world.world import World
 
@@ -192,3 +196,58 @@ async def test_health_over_grpc(served: Served) -> None:
         assert (await refusal(check("unknown")))[0] is Status.NOT_FOUND
     finally:
         channel.close()
+
+
+# --- when something goes wrong --------------------------------------------------------------------------------
+
+
+async def test_a_bug_in_a_handler_is_nobody_elses(
+    served: Served, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INTERNAL, without details, and a traceback in the log; other calls go on."""
+    client = served.client
+    async with client.open(BuildRequest(source=dockerfile())) as call:
+        with monkeypatch.context() as broken:
+            broken.setattr(served.running.tracker, "running", None)
+            assert await refusal(client.builds()) == (Status.INTERNAL, "internal error")
+        assert (await call.rest())[-1].status is BuildStatus.done_success
+    assert await client.builds() == []
+    (event,) = [event for event in logged.events if event["event"] == "a call failed"]
+    assert event["exc_info"]
+    assert event["method"] == "/builder.ImageBuilder/ListBuilds"
+
+
+async def test_connections_are_bounded(world: World) -> None:
+    """One more than there may be is closed at once."""
+    async with serving(unobserved(world, limits={"connections": 1})) as served:
+        assert await served.client.builds() == []
+        async with connected(served.running.address.port) as one_more:
+            with pytest.raises((StreamTerminatedError, OSError)):
+                await one_more.builds()
+        assert await served.client.builds() == []
+
+
+async def test_streams_of_a_connection_are_bounded(world: World) -> None:
+    """More calls than there may be at a time have to wait; clients know how many there may be."""
+    world.script = idle
+    async with serving(unobserved(world, limits={"streamsPerConnection": 1})) as served:
+        client = served.client
+        async with client.open(BuildRequest(source=dockerfile())) as call:
+            await call.next()
+            with anyio.move_on_after(0.1) as waiting:
+                await client.builds()
+            assert waiting.cancelled_caught
+            async with connected(served.running.address.port) as other:
+                assert len(await other.builds()) == 1
+
+
+async def test_a_peer_that_floods_is_cut_off(world: World, observed: Served) -> None:
+    """Here with pings; it is counted."""
+    address = observed.running.address
+    async with raw_client(address) as peer:
+        for _ in range(2000):
+            peer.h2.ping(bytes(8))
+        peer.flush()
+        await peer.until_closed()
+    assert await observed.client.builds() == []
+    assert (await observed.metrics())['imgbuilder_peers_cut_off_total{reason="flood of pings"}'] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -268,6 +269,24 @@ async def test_a_pull_secrets_password_may_have_colons() -> None:
         world.pull_secret_file.write_text(json.dumps({"auths": auths}))
         async with serving(unobserved(world)) as served:
             assert "@sha256:" in await served.client.resolve(ref, everything())
+
+
+@pytest.mark.parametrize("kind", ["credHelpers", "credsStore"])
+async def test_a_pull_secret_may_name_a_helper_program(
+    registries: Registries, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """For one registry, or for all that it has no entry for."""
+    folder = registries.world.folder
+    helper = folder / "docker-credential-test"
+    answer = json.dumps({"Username": "service", "Secret": "own-password"})
+    helper.write_text(f"#!/bin/sh\ncat >{folder}/asked\necho '{answer}'\n")
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    named = {registries.other.host: "test"} if kind == "credHelpers" else "test"
+    registries.world.pull_secret_file.write_text(json.dumps({kind: named}))
+    async with registries.serving() as client:
+        assert "@sha256:" in await client.resolve(registries.other_base, everything())
+    assert (folder / "asked").read_text().strip() == registries.other.host
 
 
 async def test_a_pull_secret_that_changes_is_picked_up(registries: Registries, logged: Logged) -> None:

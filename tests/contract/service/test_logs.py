@@ -229,6 +229,18 @@ async def test_a_supervisor_that_is_not_up_yet_is_asked_again(world: World, clie
     assert supervisors.requests[-1].path == "/_supervisor/v1/terminal/listen/1b2c3d"
 
 
+async def test_a_slash_at_the_end_of_an_address_is_dropped(world: World, client: Client) -> None:
+    """The supervisor is asked for the same paths; clients are told the address as it is."""
+    world.manager.place = lambda build_id, token: f"{world.supervisors.add(build_id, token)}/"
+    world.script = succeeding(heard=True)
+    end = (await client.build(dockerfile()))[-1]
+    assert OUTPUT in await client.log(build_ref=end.ref)
+    assert not [request for request in world.supervisors.requests if "//" in request.path]
+    assert end.info is not None
+    assert end.info.log_info is not None
+    assert end.info.log_info.url.endswith("/")
+
+
 async def test_a_stream_that_breaks_is_taken_up_again(world: World, client: Client) -> None:
     """What the terminal repeats is not written twice."""
     async with building(world, client) as build:
