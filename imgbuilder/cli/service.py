@@ -24,8 +24,7 @@ from imgbuilder.api.imagebuilder import SERVICE, ImageBuilder
 from imgbuilder.api.interceptors import Draining, Measuring, map_errors, methods_of, service_names
 from imgbuilder.api.reflection import Reflection
 from imgbuilder.bus import Bus
-from imgbuilder.config import Address as ConfiguredAddress
-from imgbuilder.config import Config
+from imgbuilder.config import Config, client_files, server_files
 from imgbuilder.core.manifests import parse_platform
 from imgbuilder.core.workspace import WorkspaceSettings
 from imgbuilder.orchestrator.building import Builder
@@ -195,7 +194,7 @@ async def _listen(server: Server, config: Config, contexts: Contexts) -> Address
     grpc = config.server.services.grpc
     context = None
     if grpc.tls.enabled:
-        files = TlsFiles(certificate=grpc.tls.cert_path, key=grpc.tls.key_path, ca=grpc.tls.ca_path)
+        files = server_files(grpc.tls)
         context = server_context(files, require_client_certificate=grpc.tls.require_client_cert)
         contexts.append((context, files))
     try:
@@ -227,7 +226,7 @@ def _workspaces(config: Config, contexts: Contexts) -> WorkspaceManagerClient:
     wsman = config.orchestrator.wsman
     context = None
     if wsman.tls.enabled:
-        files = TlsFiles(certificate=wsman.tls.crt, key=wsman.tls.key, ca=wsman.tls.ca)
+        files = client_files(wsman.tls)
         context = client_context(files)
         contexts.append((context, files))
     return WorkspaceManagerClient(wsman.address, tls=context)
@@ -270,5 +269,5 @@ def _known_registries(config: Config) -> list[str]:
     return [repositories.base_registry, repositories.workspace_registry, *config.registries.insecure]
 
 
-def _pair(address: ConfiguredAddress | None) -> tuple[str, int] | None:
+def _pair(address: Address | None) -> tuple[str, int] | None:
     return (address.host, address.port) if address else None

@@ -5,10 +5,8 @@ from imgbuilder.config.loading import Loaded, load, parse
 from imgbuilder.config.model import Config
 from imgbuilder.config.problems import ConfigError, Fault
 from imgbuilder.config.schema import json_schema
-from imgbuilder.config.values import Address
 
 __all__ = [
-    "Address",
     "Config",
     "ConfigError",
     "Fault",

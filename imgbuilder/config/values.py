@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -15,6 +14,8 @@ from pydantic import AfterValidator, PlainValidator, WithJsonSchema
 
 from imgbuilder.core.manifests import InvalidPlatformError, parse_platform
 from imgbuilder.core.references import InvalidReferenceError, parse_reference
+from imgbuilder.runtime.grpc import addresses
+from imgbuilder.runtime.grpc.addresses import Address
 
 _NANOSECONDS: Final = {
     "ns": 1,
@@ -79,27 +80,16 @@ def parse_size(value: Any) -> int:
     return size
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen. An empty host means all interfaces, port 0 any free port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 def parse_address(value: Any) -> Address:
     """The address of ``host:port``, ``:port`` or ``[IPv6 address]:port``."""
     if not isinstance(value, str):
         raise ValueError('must be an address in quotes, such as "127.0.0.1:8080"')  # noqa: TRY004
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]*)):([0-9]{1,5})", value, re.ASCII)
-    if match is None or int(match[3]) > 65535:
+    try:
+        return addresses.parse_address(value)
+    except addresses.InvalidAddressError as error:
         raise ValueError(
             f'{_quoted(value)} is not an address such as "127.0.0.1:8080", ":8080" or "[::1]:8080"'
-        )
-    return Address(match[1] or match[2] or "", int(match[3]))
+        ) from error
 
 
 def _optional_address(value: Any) -> Address | None:

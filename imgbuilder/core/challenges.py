@@ -175,13 +175,14 @@ def bearer_authorization(token: Secret) -> Secret:
 
 
 def _realm(challenge: Challenge) -> SplitResult:
+    fault = "the realm of its challenge is no HTTP address"
     try:
         realm = urlsplit(challenge.parameters.get("realm", ""))
         proper = realm.scheme in {"https", "http"} and realm.hostname and realm.port != 0
-    except ValueError:
-        proper = False
+    except ValueError as error:
+        raise InvalidChallengeError(fault) from error
     if not proper:
-        raise InvalidChallengeError("the realm of its challenge is no HTTP address")
+        raise InvalidChallengeError(fault)
     return realm
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgbuilder.config import Address, ConfigError, load, parse
+from imgbuilder.config import ConfigError, load, parse
+from imgbuilder.runtime.grpc.addresses import Address
 from tests.unit.config.conftest import MINIMAL, Changed
 
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from imgbuilder.config.values import (
-    Address,
     MirrorUrl,
     OptionalListenAddress,
     Platform,
@@ -23,6 +22,7 @@ from imgbuilder.config.values import (
     parse_duration,
     parse_size,
 )
+from imgbuilder.runtime.grpc.addresses import Address
 
 
 @pytest.mark.parametrize(
