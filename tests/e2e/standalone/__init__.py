@@ -1,0 +1,1 @@
+"""Real builds through `imgbuilder standalone`, in a process of its own."""
