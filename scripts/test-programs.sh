@@ -48,6 +48,7 @@ need git "clone repositories" scripts/system-packages.sh git
 need buildah "build images" scripts/system-packages.sh buildah
 need runc "build images" scripts/system-packages.sh runc
 need busybox "build images" scripts/system-packages.sh busybox-static
+need skopeo "look at images with another tool" scripts/system-packages.sh skopeo
 need grpcurl "call the service with grpcurl" install_grpcurl
 if [ ! -d tests/interop/node/node_modules/@grpc/grpc-js ] && ! install_node_client; then
   echo "without Node.js and npm, tests that call the service from Node.js are skipped" >&2
