@@ -272,10 +272,11 @@ async def _start(command: Command, output: _Pipe, errors: _Pipe) -> Process:
 @functools.cache
 def _until_parent_dies() -> tuple[str, ...]:
     """What, put before a command, has the kernel ask it to end when this process has died."""
-    setpriv = shutil.which("setpriv")
-    if not sys.platform.startswith("linux") or setpriv is None or Path(setpriv).resolve().name != "setpriv":
+    found = shutil.which("setpriv")
+    program = Path(found).resolve() if found is not None else None
+    if not sys.platform.startswith("linux") or program is None or program.name != "setpriv":
         return ()  # busybox has one as well, which can't
-    return (setpriv, "--pdeathsig", "TERM", "--")
+    return (str(program), "--pdeathsig", "TERM", "--")
 
 
 async def _follow(process: Process, written: Iterable[_Pipe]) -> Exception | None:

@@ -117,7 +117,8 @@ class ContainersEngine:
                 anyio.fail_after(self._settings.probe_limit),
                 probe_request(self._store.probes, memory=memory) as request,
             ):
-                await self._build(setup, request, said)
+                async with self._store.gate.passing():
+                    await self._build(setup, request, said)
         except TimeoutError:
             return "takes too long"
         except (BuildFailedError, EngineError) as error:

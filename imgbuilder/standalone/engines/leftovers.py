@@ -25,9 +25,16 @@ def mounts_below(folder: Path, table: str) -> list[Path]:
     return sorted((point for point in points if folder in point.parents), reverse=True)
 
 
+def present_mounts_below(folder: Path) -> list[Path]:
+    """The mount points that there are in *folder*, innermost first."""
+    if not MOUNTS.exists():
+        return []
+    return mounts_below(folder.resolve(), MOUNTS.read_text(errors="surrogateescape"))
+
+
 async def unmount_below(folder: Path) -> None:
     """Detach every mount in *folder*, as far as this user may."""
-    points = _present_mounts_below(folder)
+    points = present_mounts_below(folder)
     if not points:
         return
     command = ("umount", "--lazy", *map(str, points))
@@ -35,12 +42,6 @@ async def unmount_below(folder: Path) -> None:
         await ask(Command(argv=command, env=environment(folder)), limit=LIMIT)
     except (ProgramNotFoundError, TimeoutError):
         return  # what can't be removed is found in the way by whoever needs the place
-
-
-def _present_mounts_below(folder: Path) -> list[Path]:
-    if not MOUNTS.exists():
-        return []
-    return mounts_below(folder.resolve(), MOUNTS.read_text(errors="surrogateescape"))
 
 
 def remove_contents(folder: Path) -> None:

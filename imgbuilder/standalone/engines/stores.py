@@ -17,7 +17,7 @@ from anyio import to_thread
 
 from imgbuilder.standalone.engines.failures import last_words
 from imgbuilder.standalone.engines.gate import Gate
-from imgbuilder.standalone.engines.leftovers import remove_contents, unmount_below
+from imgbuilder.standalone.engines.leftovers import present_mounts_below, remove_contents, unmount_below
 from imgbuilder.standalone.engines.protocol import EngineSettings
 from imgbuilder.standalone.processes import (
     Answer,
@@ -30,7 +30,7 @@ from imgbuilder.standalone.processes import (
 
 log = structlog.get_logger(__name__)
 
-COMMAND_LIMIT: Final = 60.0
+COMMAND_LIMIT: Final = 30.0
 """Seconds that one command which tidies up may take."""
 
 PRESSING: Final = 1.5
@@ -151,6 +151,7 @@ class Store:
             for container in self._run_steps(setup, temporary):
                 await self._remove_from_runtime(container)
             self.gate.due = True
+        self.gate.due |= bool(present_mounts_below(self.folder))
         size = await to_thread.run_sync(store_size, self.folder)
         self.gate.due |= size > self._settings.cache_limit
         self.gate.pressing |= size > PRESSING * self._settings.cache_limit
@@ -162,8 +163,9 @@ class Store:
         return [container for container in containers if container.is_dir()]
 
     async def _tidy(self) -> None:
-        """Remove the containers of builds that ended badly, and prune the cache if it is too large."""
+        """Remove what builds that ended badly left, and prune the cache if it is too large."""
         await self._remove_containers()
+        await unmount_below(self.folder)
         for pruning in self._dialect.prunings:
             size = await to_thread.run_sync(store_size, self.folder)
             if size <= self._settings.cache_limit:
