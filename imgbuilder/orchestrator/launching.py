@@ -58,6 +58,8 @@ SLOT_BORDER: Final = 5.0
 STOPPING_LIMIT: Final = 600.0
 """How long, in seconds, to wait for a workspace of an earlier build to be gone."""
 
+LAST_PHASES: Final = ("STOPPING", "STOPPED")
+
 POLL: Final = Backoff(first=0.1, factor=2.0, limit=2.0)
 _INTERNAL: Final = BuildNotStartedError("cannot start build: internal error", unavailable=False)
 
@@ -327,8 +329,8 @@ class Launcher:
                         return build
                     if workspace.stopped:
                         break
-                elif anyio.current_time() >= known_since + GRACE:
-                    break
+                elif self._was_stopping(build_id) or anyio.current_time() >= known_since + GRACE:
+                    break  # one that was not seen yet may only be too new for what answered
             await anyio.sleep(POLL.delay(attempt, 0.5))
         with self._tracker.watch(build_id) as changes:
             known = self._tracker.get(build_id)
@@ -337,6 +339,11 @@ class Launcher:
             while known is not None and not known.state.ended:
                 known = await changes.receive()
         return known
+
+    def _was_stopping(self, build_id: str) -> bool:
+        """Whether the workspace of a build was seen to stop, so that it is gone where there is none."""
+        build = self._tracker.get(build_id)
+        return build is not None and build.workspace_phase in LAST_PHASES
 
 
 def _good_enough(build: Build | None, launch: _Launch) -> TypeGuard[Build]:

@@ -162,6 +162,23 @@ async def test_the_end_of_a_stopping_workspace_is_awaited(orchestrator: Orchestr
     assert orchestrator.workspaces.most_running == {REF: 1}
 
 
+async def test_a_stopping_workspace_that_is_gone_is_not_waited_for_any_longer(
+    orchestrator: Orchestrator,
+) -> None:
+    """One that was seen to stop is not one that is too new for what answers."""
+    orchestrator.workspaces.add("theirs", REF, phase="STOPPING")
+
+    async def go() -> None:
+        await anyio.sleep(0.15)
+        orchestrator.workspaces.update("theirs", "STOPPED")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(go)
+        with anyio.fail_after(2):
+            build = await orchestrator.launcher.attach_or_start(plan())
+    assert build.build_id != "theirs"
+
+
 async def test_an_image_that_a_stopping_workspace_left_is_good_enough(orchestrator: Orchestrator) -> None:
     """Unless a new one is forced."""
     orchestrator.images.existing.add(REF)
