@@ -25,6 +25,7 @@ from imgbuilder.api.interceptors import Draining, Measuring, map_errors, methods
 from imgbuilder.api.reflection import Reflection
 from imgbuilder.bus import Bus
 from imgbuilder.config import Config, client_files, server_files
+from imgbuilder.core.errors import InvalidInputError
 from imgbuilder.core.manifests import parse_platform
 from imgbuilder.core.workspace import WorkspaceSettings
 from imgbuilder.orchestrator.building import Builder
@@ -35,6 +36,7 @@ from imgbuilder.orchestrator.refcache import RefCache
 from imgbuilder.orchestrator.resolving import Repositories, Resolver
 from imgbuilder.orchestrator.tracker import Tracker, TrackerSettings
 from imgbuilder.orchestrator.watcher import Watcher
+from imgbuilder.registry.dockerconfig import DockerConfigError
 from imgbuilder.registry.images import RegistryImages
 from imgbuilder.registry.settings import RegistrySettings
 from imgbuilder.runtime.grpc.addresses import Address
@@ -214,12 +216,15 @@ def _images(config: Config, metrics: Metrics) -> RegistryImages:
         connections_per_host=registries.connections_per_host,
     )
     pull_secret_file = config.orchestrator.pull_secret_file
-    return RegistryImages(
-        settings,
-        metrics=metrics,
-        pull_secret_file=Path(pull_secret_file) if pull_secret_file else None,
-        ecr=config.orchestrator.enable_additional_ecr_auth,
-    )
+    try:
+        return RegistryImages(
+            settings,
+            metrics=metrics,
+            pull_secret_file=Path(pull_secret_file) if pull_secret_file else None,
+            ecr=config.orchestrator.enable_additional_ecr_auth,
+        )
+    except DockerConfigError as error:
+        raise InvalidInputError("orchestrator.pullSecretFile", f"{pull_secret_file}: {error.fault}") from error
 
 
 def _workspaces(config: Config, contexts: Contexts) -> WorkspaceManagerClient:
@@ -260,6 +265,7 @@ def _log_settings(config: Config) -> LogSettings:
         folder=Path(config.logs.folder) if config.logs.folder else None,
         memory=config.logs.memory,
         max_size=config.logs.max_size,
+        max_total=config.logs.max_total,
         followed=config.logs.followed,
     )
 

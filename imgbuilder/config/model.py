@@ -183,6 +183,8 @@ class Logs(Section):
     """How much of a build's output is kept in memory: its end."""
     max_size: Size = _spelled("64MiB")
     """How much of a build's output is kept in all."""
+    max_total: Size = _spelled("4GiB")
+    """How much of all builds' output is kept on disk; beyond that, the oldest of ended builds goes."""
     retention: Seconds = _spelled("1h0m0s")
     """How long it is kept after the build has ended."""
     followed: Annotated[int, Field(ge=0)] = 256

@@ -222,6 +222,20 @@ def test_an_address_that_is_taken(
     assert message == f"imgbuilder: {file}: {section}.{setting}: {fault}"
 
 
+def test_a_pull_secret_that_can_not_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the setting, the file and the registry, and shows nothing of the secret."""
+    secret = tmp_path / "pull-secret.json"
+    secret.write_text('{"auths": {"registry.test": {"auth": "!swordfish!"}}}')
+    file = tmp_path / "config.json"
+    file.write_text(changed("orchestrator", pullSecretFile=str(secret)))
+    assert execute(["run", "--config", str(file), "--json-log=false"]) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(
+        f"imgbuilder: {file}: orchestrator.pullSecretFile: {secret}: auths[registry.test]"
+    )
+    assert "swordfish" not in message
+
+
 async def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
     """The program itself ends so, with nothing else on any stream."""
     file = tmp_path / "gone.json"
