@@ -28,6 +28,11 @@ run: setup ## Run the service: CONFIG=config/example.json ARGS="--verbose"
 world: setup ## Run what the service talks to: a registry, a workspace manager, a supervisor
 	@$(VENV_PYTHON) -m tests.world $(ARGS)
 
+.PHONY: demo
+demo: setup ## Build real images on this machine, and watch: ARGS="--engine podman" for another engine
+	@scripts/demo-programs.sh
+	@$(VENV_PYTHON) scripts/demo.py $(ARGS)
+
 .PHONY: test
 test: setup lint test-programs ## Check everything and run all tests: ARGS="tests/unit -k name" for some
 	@$(VENV_PYTHON) -m pytest -q $(ARGS)

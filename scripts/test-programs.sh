@@ -16,15 +16,6 @@ need() {
   failed=1
 }
 
-# A registry as the tests need it, not as a service: Debian's package starts one.
-install_registry() {
-  scripts/system-packages.sh docker-registry || return 1
-  if [ -d /run/systemd/system ]; then
-    sudo -n systemctl disable --quiet --now docker-registry 2>/dev/null ||
-      systemctl disable --quiet --now docker-registry
-  fi
-}
-
 # A client for any gRPC server, with the checksums that Go keeps of its modules.
 install_grpcurl() {
   command -v go >/dev/null || return 1
@@ -43,7 +34,7 @@ install_node_client() {
 mkdir -p .cache/bin
 PATH="$PWD/.cache/bin:$PATH"
 
-need docker-registry "talk to a real registry" install_registry
+need docker-registry "talk to a real registry" scripts/registry-program.sh
 need git "clone repositories" scripts/system-packages.sh git
 need buildah "build images" scripts/system-packages.sh buildah
 need runc "build images" scripts/system-packages.sh runc
