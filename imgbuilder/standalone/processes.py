@@ -317,14 +317,23 @@ async def _end(process: Process, written: Iterable[_Pipe], name: str) -> None:
             readers.start_soon(pipe.discard)
         if process.returncode is None:
             _signal(process, signal.SIGTERM)
-            with anyio.move_on_after(PATIENCE):
+            with anyio.move_on_after(PATIENCE) as patience:
                 await process.wait()
-        if process.returncode is None:
-            log.warning("made a program end that did not when asked to", program=name, pid=process.pid)
-        _signal(process, signal.SIGKILL)  # and what of its group did not end with it
+                await _group_is_gone(process)  # a child of it may be what tidies up
+            if patience.cancelled_caught:
+                log.warning("made a program end that did not when asked to", program=name, pid=process.pid)
+        _signal(process, signal.SIGKILL)
         await process.wait()
         readers.cancel_scope.cancel()
     await process.aclose()
+
+
+async def _group_is_gone(process: Process) -> None:
+    """Wait until no process of the program's group is left."""
+    with suppress(ProcessLookupError, PermissionError):
+        while True:  # the kernel tells nobody when what is no child of ours has ended
+            os.killpg(process.pid, 0)
+            await anyio.sleep(0.01)
 
 
 def _signal(process: Process, number: signal.Signals) -> None:

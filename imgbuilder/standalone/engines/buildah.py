@@ -12,6 +12,7 @@ from imgbuilder.standalone.engines.stores import Setup, storage_options
 
 class _Buildah:
     name: Final = "buildah"
+    passed_on: Final = ()
     heredocs_since: Final = (1, 33)
     list_containers: Final = ("containers", "--quiet", "--noheading")
     remove_containers: Final = ("rm",)

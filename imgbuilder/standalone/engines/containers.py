@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from imgbuilder.standalone.engines.protocol import (
     Unavailable,
 )
 from imgbuilder.standalone.engines.sources import refuse_heredocs
-from imgbuilder.standalone.engines.stores import Dialect, Setup, Store
+from imgbuilder.standalone.engines.stores import REMOTE, Dialect, Setup, Store
 from imgbuilder.standalone.processes import Command, ProgramNotFoundError, Tail, ask, environment, run
 
 log = structlog.get_logger(__name__)
@@ -82,7 +83,7 @@ class ContainersEngine:
             tried.append(f"{setup}: {fault}")
         otherwise = "" if self._settings.allow_weak_isolation else ", or allow weak isolation"
         return Unavailable(
-            reason="; ".join(tried) or "neither crun nor runc is installed",
+            reason="; ".join(tried) or "there is neither crun nor runc",
             hint=f"install runc or crun{otherwise}",
         )
 
@@ -98,6 +99,10 @@ class ContainersEngine:
         await self._store.sweep()
 
     def _setups(self) -> Iterator[Setup]:
+        if not sys.platform.startswith("linux"):
+            if self._dialect.passed_on:
+                yield REMOTE
+            return
         path = environment(self._store.folder)["PATH"]
         runtimes = [name for name in ("crun", "runc") if shutil.which(name, path=path)]
         isolation = "oci" if os.geteuid() == 0 else "rootless"
@@ -129,7 +134,9 @@ class ContainersEngine:
     def _settle(self, setup: Setup) -> Capabilities:
         self._setup = setup
         self._store.use(setup)
-        if setup.weak:
+        if setup.remote:
+            isolation = "containers in podman's virtual machine"
+        elif setup.weak:
             isolation = "none worth the name (chroot): a RUN step can take over this machine"
         else:
             user = "root of this machine inside" if setup.isolation == "oci" else "this user inside"
@@ -139,7 +146,7 @@ class ContainersEngine:
             version=self._version,
             isolation=isolation,
             limits=setup.limits,
-            bounded_cache=True,
+            bounded_cache=not setup.remote,
         )
 
     async def _build(self, setup: Setup, request: BuildRequest, output: Output) -> OciLayout:
@@ -187,7 +194,11 @@ class ContainersEngine:
         yield from ("--file", str(request.dockerfile))
         # the other format has no place for SHELL and HEALTHCHECK
         yield from ("--format", "docker", "--layers", "--force-rm", "--http-proxy=false")
-        yield from ("--isolation", setup.isolation, "--network", request.network)
+        yield from ("--network", request.network)
+        if setup.isolation:
+            yield from ("--isolation", setup.isolation)
+        if setup.remote and request.insecure:
+            yield "--tls-verify=false"  # the file that says it more precisely stays on this side
         if setup.runtime:
             yield from ("--runtime-flag", f"root={self._store.runtime_state(setup.runtime)}")
         if request.no_cache:

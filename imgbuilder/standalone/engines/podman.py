@@ -1,4 +1,8 @@
-"""podman, without its service: ``podman build`` is buildah under another name, with the same store."""
+"""podman: ``podman build`` is buildah under another name, with the same kind of store.
+
+On Linux without its service, and with a store of its own. Elsewhere podman is the client of a service in a
+virtual machine; what that keeps is its owner's, and is left alone.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,15 @@ LONGEST_STATE: Final = 50
 
 class _Podman:
     name: Final = "podman"
+    passed_on: Final = ("CONTAINER_HOST", "CONTAINER_SSHKEY", "CONTAINER_CONNECTION")
     heredocs_since: Final = (4, 8)
     list_containers: Final = ("ps", "--all", "--external", "--quiet")
     remove_containers: Final = ("rm", "--force")
     prunings: Final = (("image", "prune", "--force"), ("image", "prune", "--all", "--force"))
 
     def program(self, folder: Path, setup: Setup) -> tuple[str, ...]:
+        if setup.remote:
+            return ("podman",)
         return (
             "podman",
             *storage_options(folder, setup, state=state_folder(folder)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ PRESSING: Final = 1.5
 class Setup:
     """One way of running the engine; whether it works is for a probe to find out.
 
-    :ivar driver: how layers are stored.
+    :ivar driver: how layers are stored; empty where that, and all else, is up to a service.
     :ivar isolation: how RUN steps are kept apart, as the programs call it.
     :ivar runtime: the program that does it; empty for chroot.
     """
@@ -52,13 +53,25 @@ class Setup:
     limits: bool
 
     @property
+    def remote(self) -> bool:
+        """Whether the program is only the client of a service, whose store is its owner's."""
+        return not self.driver
+
+    @property
     def weak(self) -> bool:
         """Whether a RUN step could take over this machine."""
         return self.isolation == "chroot"
 
     def __str__(self) -> str:
+        if self.remote:
+            return "service"
         limits = "with limits" if self.limits else ""
         return " ".join(filter(None, (self.driver, self.isolation, self.runtime, limits)))
+
+
+REMOTE: Final = Setup(driver="", isolation="", runtime="", limits=False)
+LOCAL: Final = Setup(driver="overlay", isolation="", runtime="", limits=False)
+"""Good enough to look at the store."""
 
 
 class Dialect(Protocol):
@@ -72,6 +85,11 @@ class Dialect(Protocol):
     @property
     def heredocs_since(self) -> tuple[int, int]:
         """The first version that knows here-documents in a Dockerfile."""
+        ...
+
+    @property
+    def passed_on(self) -> tuple[str, ...]:
+        """The environment variables that say where a service is; none if there can't be one."""
         ...
 
     def program(self, folder: Path, setup: Setup) -> tuple[str, ...]:
@@ -110,7 +128,7 @@ class Store:
         self.gate = Gate(self._tidy)
         self._dialect = dialect
         self._settings = settings
-        self._setup = Setup(driver="overlay", isolation="", runtime="", limits=False)
+        self._setup = LOCAL if sys.platform.startswith("linux") else REMOTE
 
     @property
     def probes(self) -> Path:
@@ -128,7 +146,8 @@ class Store:
     def command(self, setup: Setup, *subcommand: str, **variables: str) -> Command:
         """The engine's program with a subcommand."""
         argv = (*self._dialect.program(self.folder, setup), *subcommand)
-        return Command(argv=argv, env=environment(self.folder, **variables))
+        passed_on = self._dialect.passed_on if setup.remote else ()
+        return Command(argv=argv, env=environment(self.folder, passed_on=passed_on, **variables))
 
     async def sweep(self) -> None:
         """Remove what a crash left. Only while nothing is built."""
@@ -152,6 +171,8 @@ class Store:
                 await self._remove_from_runtime(container)
             self.gate.due = True
         self.gate.due |= bool(present_mounts_below(self.folder))
+        if setup.remote:
+            return
         size = await to_thread.run_sync(store_size, self.folder)
         self.gate.due |= size > self._settings.cache_limit
         self.gate.pressing |= size > PRESSING * self._settings.cache_limit
@@ -164,6 +185,8 @@ class Store:
 
     async def _tidy(self) -> None:
         """Remove what builds that ended badly left, and prune the cache if it is too large."""
+        if self._setup.remote:
+            return
         await self._remove_containers()
         await unmount_below(self.folder)
         for pruning in self._dialect.prunings:
@@ -174,6 +197,8 @@ class Store:
             await self._ask(self.command(self._setup, *pruning))
 
     async def _remove_containers(self) -> None:
+        if self._setup.remote:
+            return  # these are not ours
         listed = await self._ask(self.command(self._setup, *self._dialect.list_containers))
         if listed is not None and listed.output:
             names = listed.output.split()

@@ -136,7 +136,7 @@ async def test_weak_isolation_is_taken_only_where_allowed(machine: Machine, sett
     machine.has()
     found = await buildah(settings).probe()
     assert found == Unavailable(
-        reason="neither crun nor runc is installed", hint="install runc or crun, or allow weak isolation"
+        reason="there is neither crun nor runc", hint="install runc or crun, or allow weak isolation"
     )
     assert tried(machine.programs) == []
     found = await buildah(dataclasses.replace(settings, allow_weak_isolation=True)).probe()
@@ -372,3 +372,30 @@ def test_podman_gets_a_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert state_folder(long).parent == Path("/run")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert state_folder(long) == long / "run"
+
+
+# --- where podman is a client ---
+
+
+async def test_podman_is_a_client_where_there_is_no_linux(
+    machine: Machine, settings: EngineSettings, request_: BuildRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is told of stores, and what is in the service's is left alone."""
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setenv("CONTAINER_HOST", "ssh://core@127.0.0.1:22/podman.sock")
+    fail = 'case "$*" in *--no-cache*) echo "at $CONTAINER_HOST"; exit 1 ;; esac\n'
+    machine.has(engine="podman", script=fail)
+    engine = podman(settings)
+    found = await engine.probe()
+    assert isinstance(found, Capabilities)
+    assert (found.limits, found.bounded_cache) == (False, False)
+    await engine.build(request_, Tail())
+    said = Tail()
+    with pytest.raises(BuildFailedError):
+        await engine.build(dataclasses.replace(request_, no_cache=True), said)
+    await engine.sweep()
+    assert "at ssh://core@127.0.0.1:22/podman.sock" in said.text()
+    subcommands = [call[1] for call in machine.programs.calls]
+    assert set(subcommands) == {"--version", "build", "save"}
+    assert "--tls-verify=false" in machine.programs.calls_of("build")[-1]
+    assert isinstance(await buildah(settings).probe(), Unavailable)
