@@ -67,12 +67,11 @@ async def running_standalone(settings: StandaloneSettings) -> AsyncIterator[Stan
     """
     async with AsyncExitStack() as stack:
         data = stack.enter_context(open_data_folder(settings.data_dir.absolute()))
-        data_dir = data.path.resolve()
-        await to_thread.run_sync(end_marked, data_dir)  # what a killed run left
+        await to_thread.run_sync(end_marked, data.path)  # what a killed run left
         registry = await _registry(settings, data, stack)
         insecure = settings.insecure | ({registry.host} if registry.insecure else set())
         engine_settings = EngineSettings(
-            data_dir=data_dir,
+            data_dir=data.path,
             allow_weak_isolation=settings.allow_weak_isolation,
             cache_limit=settings.cache_limit,
         )

@@ -51,6 +51,7 @@ class DataFolderInUseError(DataFolderError):
 class DataFolder:
     """Where things are in the data folder, which is ours alone.
 
+    :ivar path: without links: what belongs to the folder is found again by it.
     :ivar run: counts the times the folder was opened, from 1.
     """
 
@@ -84,7 +85,7 @@ def open_data_folder(path: Path) -> Iterator[DataFolder]:
     with lock:
         _lock(lock, path)
         try:
-            folder = DataFolder(path)
+            folder = DataFolder(path.resolve())
         except OSError as error:
             raise _unusable(path, error) from error
         yield folder
