@@ -92,7 +92,7 @@ async def test_calls_to_the_workspace_manager(world: World, client: Client) -> N
     assert len(world.manager.received("Subscribe")) == 1
 
 
-@pytest.mark.timeout(180)  # it takes 20 seconds on a machine that has nothing else to do
+@pytest.mark.timeout(180)  # it takes half a minute on a machine that has nothing else to do
 async def test_memory_stays_flat_over_two_thousand_builds(tmp_path: Path) -> None:
     """The process has as much after all of them as after the first quarter, where few ended builds are kept."""
     settings = {"builds": {"keepEnded": 20}, "logs": {"retention": "1s"}}
