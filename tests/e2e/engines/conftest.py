@@ -6,6 +6,7 @@ import base64
 import functools
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -94,8 +95,18 @@ def _likely(name: str) -> bool:
             return name == ALWAYS_THERE or shutil.which(name) is not None
 
 
+@pytest.fixture(scope="session")
+def short_paths() -> Iterator[None]:
+    """A place for what podman keeps where paths are short, that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="ib") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
+
+
 @pytest.fixture(scope="session", params=[name for name in ENGINES if _likely(name)])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Found:
+def found(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, short_paths: None
+) -> Found:
     """Each engine that works here, with a data folder of its own."""
     settings = EngineSettings(data_dir=tmp_path_factory.mktemp(request.param))
     engine = ENGINES[request.param](settings)
