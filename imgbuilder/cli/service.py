@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import structlog
 
 import imgbuilder
@@ -185,8 +186,11 @@ async def _serving(
                 yield RunningService(address=address, endpoints=endpoints, tracker=tracker, metrics=metrics)
             finally:
                 serving = False
-                health.set_serving(False)
+                health.end()
                 with anyio.CancelScope(shield=True), anyio.move_on_after(config.shutdown.drain):
+                    await (
+                        anyio.lowlevel.checkpoint()
+                    )  # who watches the health is told before streams are ended
                     server.drain()
                     draining.begin()
                     await server.drained()
@@ -224,7 +228,9 @@ def _images(config: Config, metrics: Metrics) -> RegistryImages:
             ecr=config.orchestrator.enable_additional_ecr_auth,
         )
     except DockerConfigError as error:
-        raise InvalidInputError("orchestrator.pullSecretFile", f"{pull_secret_file}: {error.fault}") from error
+        raise InvalidInputError(
+            "orchestrator.pullSecretFile", f"{pull_secret_file}: {error.fault}"
+        ) from error
 
 
 def _workspaces(config: Config, contexts: Contexts) -> WorkspaceManagerClient:

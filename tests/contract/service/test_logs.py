@@ -11,6 +11,7 @@ import anyio
 import pytest
 from grpclib.const import Status
 
+from imgbuilder.orchestrator import launching
 from imgbuilder.pb.builder import BuildRequest, BuildResponse, LogsRequest
 from imgbuilder.pb.wsman import WorkspacePhase
 from tests.contract.service.client import Call, Client, dockerfile, reference, refusal, statuses
@@ -157,6 +158,38 @@ async def test_a_reader_follows_live(world: World, client: Client) -> None:
         await build.end()
         log += b"".join(response.content for response in await call.rest())
     assert log == CONNECTING + CONNECTED + b"one\ntwo\n"
+
+
+async def test_a_reader_may_come_before_there_is_a_workspace(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workspace manager takes its time to start one."""
+    monkeypatch.setattr(launching, "PATIENCE", 0.05)
+    world.script = succeeding(heard=True)
+    world.manager.faults.hang("StartWorkspace")
+    async with client.open(BuildRequest(source=dockerfile())) as build:
+        ref = (await build.next()).ref
+        async with client.open(LogsRequest(build_ref=ref)) as call:
+            await world.manager.wait_for_start()
+            world.manager.faults.release()
+            log = b"".join(response.content for response in await call.rest())
+    assert log == CONNECTING + CONNECTED + OUTPUT
+
+
+async def test_the_reader_of_a_build_that_is_not_started_is_let_go(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was known for a while; there will be nothing to read."""
+    monkeypatch.setattr(launching, "PATIENCE", 0.05)
+    world.manager.faults.fail("StartWorkspace", Status.UNAVAILABLE)
+    world.manager.faults.fail("StartWorkspace", Status.INVALID_ARGUMENT, "no such image")
+    async with client.open(BuildRequest(source=dockerfile())) as build:
+        first = await build.next()
+        async with client.open(LogsRequest(build_ref=first.ref)) as call:
+            assert await refusal(build.rest()) == (Status.INTERNAL, "cannot start build: no such image")
+            assert await call.rest() == []
+    assert await refusal(client.log(build_ref=first.ref)) == NOT_FOUND
+    assert await client.builds() == []
 
 
 async def test_a_late_reader_gets_the_log_from_its_first_byte(world: World, client: Client) -> None:

@@ -13,12 +13,17 @@ from typing import Any, Final
 
 import anyio
 import pytest
-from grpclib.const import Status
+from grpclib.const import Cardinality, Status
 from grpclib.exceptions import StreamTerminatedError
 from hyperframe.frame import GoAwayFrame
 
 from imgbuilder.cli.main import execute
 from imgbuilder.pb.builder import BuildRequest, LogsRequest, ResolveBaseImageRequest
+from imgbuilder.pb.grpc.health.v1 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthCheckResponseServingStatus,
+)
 from tests.contract.service.client import Client, connected, dockerfile, reference, refusal, statuses
 from tests.contract.service.conftest import get
 from tests.world.process import PROGRAM, ServiceProcess, service_process
@@ -102,6 +107,28 @@ async def test_it_drains_when_it_is_told_to_stop(
         assert await process.wait() == 0
     assert not world.manager.received("StopWorkspace")
     assert build_id in world.manager.workspaces
+
+
+async def test_who_watches_its_health_is_told(world: World, tmp_path: Path) -> None:
+    """Not serving, and then the stream ends with UNAVAILABLE."""
+    told: list[HealthCheckResponseServingStatus] = []
+
+    async def watch(process: ServiceProcess, client: Client) -> None:
+        path, kind = "/grpc.health.v1.Health/Watch", Cardinality.UNARY_STREAM
+        async with client._channel.request(path, kind, HealthCheckRequest, HealthCheckResponse) as stream:
+            await stream.send_message(HealthCheckRequest(service="builder.ImageBuilder"), end=True)
+            while (response := await stream.recv_message()) is not None:
+                if not told:
+                    process.send_signal(signal.SIGTERM)
+                told.append(response.status)
+
+    async with program(world, tmp_path) as (process, client):
+        status, _ = await refusal(watch(process, client))
+    assert status is Status.UNAVAILABLE
+    assert told == [
+        HealthCheckResponseServingStatus.SERVING,
+        HealthCheckResponseServingStatus.NOT_SERVING,
+    ]
 
 
 async def test_draining_has_an_end(world: World, tmp_path: Path) -> None:
