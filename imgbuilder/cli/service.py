@@ -188,9 +188,8 @@ async def _serving(
                 serving = False
                 health.end()
                 with anyio.CancelScope(shield=True), anyio.move_on_after(config.shutdown.drain):
-                    await (
-                        anyio.lowlevel.checkpoint()
-                    )  # who watches the health is told before streams are ended
+                    # Who watches the health is told before streams are ended.
+                    await anyio.lowlevel.checkpoint()
                     server.drain()
                     draining.begin()
                     await server.drained()
