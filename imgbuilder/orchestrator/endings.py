@@ -26,7 +26,11 @@ CHECK_LIMIT: Final = 30.0
 """For how many seconds the look-up of the image is tried."""
 
 CHECK_BACKOFF: Final = Backoff(first=0.5, factor=2.0, limit=5.0)
-STOP_ATTEMPTS: Final = 5
+
+STOP_LIMIT: Final = 3600.0
+"""For how many seconds the stop of a workspace is tried: by then it has stopped by itself."""
+
+STOP_BACKOFF: Final = Backoff(first=0.5, factor=2.0, limit=15.0)
 
 
 class Endings:
@@ -82,12 +86,13 @@ class Endings:
         return ImageNotChecked(fault=fault)
 
     async def _stop_workspace(self, build: Build) -> None:
-        for attempt in range(STOP_ATTEMPTS):
-            try:
-                await self._workspaces.stop(build.build_id)
-            except WorkspaceManagerError as error:
-                log.warning("workspace not stopped yet", build_id=build.build_id, reason=error.fault)
-                await anyio.sleep(CHECK_BACKOFF.delay(attempt, self._jitter()))
-            else:
-                return
+        with anyio.move_on_after(STOP_LIMIT):
+            for attempt in itertools.count():
+                try:
+                    await self._workspaces.stop(build.build_id)
+                except WorkspaceManagerError as error:
+                    log.warning("workspace not stopped yet", build_id=build.build_id, reason=error.fault)
+                    await anyio.sleep(STOP_BACKOFF.delay(attempt, self._jitter()))
+                else:
+                    return
         log.error("workspace not stopped", build_id=build.build_id)

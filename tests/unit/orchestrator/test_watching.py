@@ -214,6 +214,21 @@ async def test_a_build_over_an_hour_is_stopped(orchestrator: Orchestrator) -> No
     assert orchestrator.workspaces.stops == [build.build_id]
 
 
+async def test_a_build_over_an_hour_is_stopped_once_the_workspace_manager_is_back(
+    orchestrator: Orchestrator,
+) -> None:
+    """However long it was away: until then nobody could be told to stop the workspace."""
+    async with watching(orchestrator):
+        build = await orchestrator.launcher.attach_or_start(plan())
+        await anyio.sleep(3590)
+        orchestrator.workspaces.down = True
+        await anyio.sleep(600)
+        assert orchestrator.workspaces.stops == []
+        orchestrator.workspaces.down = False
+        await anyio.sleep(15)
+    assert orchestrator.workspaces.stops == [build.build_id]
+
+
 async def test_a_build_taken_over_late_has_only_the_rest_of_its_hour(orchestrator: Orchestrator) -> None:
     """The time it ran before counts."""
     status = seen("old", REF)
