@@ -205,25 +205,30 @@ class Launcher:
         :returns: the build, or the id of an earlier one that must be gone first.
         :raises WorkspaceManagerError: if there is no telling what is there, or no workspace to be had.
         """
-        ref = launch.plan.ref
+        if not launch.proposed:
+            await self._pass_slot_border()
+        workspaces = await self._existing(launch.plan.ref)
+        # What comes of this is decided without waiting for anything else.
+        found = self._meanwhile(launch)
+        for workspace in workspaces:
+            build = self._tracker.see(workspace)
+            if found is None and not workspace.ended and not build.state.ended:
+                self._metrics.build_attached()
+                return build
+        if found is None and workspaces:
+            return workspaces[0].build_id
+        return found or await self._start(launch)
+
+    def _meanwhile(self, launch: _Launch) -> Build | str | None:
+        """The build of the image that the watcher found, or the id of one that has ended already."""
         build = self._tracker.get(launch.proposed)
         if build is not None and build.state is not BuildState.STARTING:
             if launch.told or not build.state.ended:
                 return build
             launch.proposed = ""
-        if not launch.proposed:
-            await self._pass_slot_border()
-        build = self._tracker.active(ref)
-        if build is not None and build.state is not BuildState.STARTING:
-            return build
-        earlier = ""
-        for workspace in await self._existing(ref):
-            build = self._tracker.see(workspace)
-            if not workspace.ended and not build.state.ended:
-                self._metrics.build_attached()
-                return build
-            earlier = earlier or workspace.build_id
-        return earlier or await self._start(launch)
+            return build.build_id
+        build = self._tracker.active(launch.plan.ref)
+        return None if build is None or build.state is BuildState.STARTING else build
 
     def _settle_on(self, build: Build, launch: _Launch) -> Build:
         """Callers that were told of another build, which was not started, have to ask again."""

@@ -77,6 +77,7 @@ class FakeWorkspaces:
     start_delay: float = 0.0
     down: bool = False
     lists_fail: bool = False
+    list_delay: float = 0.001
     unlisted: set[str] = field(default_factory=set)
     starts: list[StartWorkspaceRequest] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
@@ -137,7 +138,7 @@ class FakeWorkspaces:
     async def list(self, *, ref: str | None = None) -> list[WorkspaceSeen]:
         """List what there is."""
         self.listings += 1
-        await anyio.sleep(0.001)
+        await anyio.sleep(self.list_delay)
         self._check()
         if self.lists_fail:
             raise WorkspaceManagerError("INTERNAL", "cannot list")

@@ -260,6 +260,22 @@ async def test_a_start_that_had_its_effect_late_is_not_tried_again(orchestrator:
     assert len(orchestrator.workspaces.starts) == 1
 
 
+async def test_a_start_that_had_its_effect_while_workspaces_were_listed_is_not_tried_again(
+    orchestrator: Orchestrator,
+) -> None:
+    """What the watcher saw in that time counts."""
+    orchestrator.workspaces.start_errors = unavailable(3)
+    told = await orchestrator.launcher.attach_or_start(plan())
+    await anyio.sleep(1)
+    orchestrator.workspaces.list_delay = 1.0
+    await anyio.sleep(1.5)  # the third attempt has asked for the list
+    assert len(orchestrator.workspaces.starts) == 2
+    orchestrator.tracker.see(seen(told.build_id, REF))
+    orchestrator.tracker.see(seen(told.build_id, REF, phase="STOPPED", version=2, failure="x"))
+    await anyio.sleep(60)
+    assert len(orchestrator.workspaces.starts) == 2
+
+
 async def test_ids_are_not_derived_right_before_they_change(orchestrator: Orchestrator) -> None:
     """Or two replicas could start the same build a moment before and after, and neither could see the other's."""
     await anyio.sleep(SLOT_SECONDS - clock() % SLOT_SECONDS - 1)
