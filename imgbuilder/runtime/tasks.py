@@ -46,7 +46,14 @@ class Tasks:
         traceback: TracebackType | None,
     ) -> bool | None:
         self._group.cancel_scope.cancel()
-        return await self._group.__aexit__(kind, error, traceback)
+        try:
+            return await self._group.__aexit__(kind, error, traceback)
+        except BaseException as raised:
+            # A task group raises what it is left with, instead of letting it pass. Inside of an AsyncExitStack
+            # that can make an exception its own context, which an outer stack then follows for ever.
+            if raised is error:
+                return False
+            raise
 
     def spawn(
         self,
