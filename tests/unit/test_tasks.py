@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from imgbuilder.runtime.tasks import Tasks
@@ -63,5 +64,5 @@ async def test_a_task_that_fails_takes_nobody_with_it() -> None:
         tasks.spawn(fail, name="fail")
         tasks.spawn(go_on, name="go on")
         await done.wait()
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         assert tasks.running == 0
