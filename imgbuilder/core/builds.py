@@ -217,8 +217,13 @@ def taken_over(seen: WorkspaceSeen) -> Transition:
 
 
 def _started(build: Build, observation: WorkspaceStarted) -> Transition:
-    source = observation.log_source or build.log_source
+    source = _newest(observation.log_source, build.log_source)
     return Transition(_changed(build, state=BuildState.RUNNING, log_source=source))
+
+
+def _started_after_its_end(build: Build, observation: WorkspaceStarted) -> Transition:
+    # The answer to the start was overtaken by the end. It may be all there is to find the log with.
+    return Transition(_changed(build, log_source=_newest(observation.log_source, build.log_source)))
 
 
 def _refused(build: Build, observation: StartRefused) -> Transition:
@@ -244,7 +249,7 @@ def _seen(build: Build, seen: WorkspaceSeen) -> Transition:
         "status_version": max(seen.version, build.status_version),
         "workspace_phase": seen.phase,
         "started_at": seen.started_at or build.started_at,
-        "log_source": seen.log_source or build.log_source,
+        "log_source": _newest(seen.log_source, build.log_source),
     }
     if not seen.ended:
         if build.state is BuildState.CHECKING:
@@ -291,6 +296,13 @@ def _time_limit(build: Build, observation: TimeLimitReached) -> Transition:
     )
 
 
+def _newest(told: LogSource | None, known: LogSource | None) -> LogSource | None:
+    """What is *told* of the address now, with what was *known* of it before where that is left out."""
+    if told is None or known is None:
+        return told or known
+    return told if told.owner_token else replace(told, owner_token=known.owner_token)
+
+
 def _changed(build: Build, **values: Any) -> Build:
     """*build* with *values*, or *build* itself where it has them already, so that "changed" is ``is not``."""
     if all(getattr(build, name) == value for name, value in values.items()):
@@ -308,12 +320,12 @@ TABLE: Final[Mapping[tuple[BuildState, type[Any]], Callable[[Build, Any], Transi
     (BuildState.RUNNING, WorkspaceSeen): _seen,
     (BuildState.RUNNING, WorkspaceGone): _gone,
     (BuildState.RUNNING, TimeLimitReached): _time_limit,
-    (BuildState.CHECKING, WorkspaceStarted): _unchanged,
+    (BuildState.CHECKING, WorkspaceStarted): _started_after_its_end,
     (BuildState.CHECKING, StartRefused): _unchanged,
     (BuildState.CHECKING, WorkspaceSeen): _seen,
     (BuildState.CHECKING, WorkspaceGone): _unchanged,
     (BuildState.CHECKING, ImageFound): _image_found,
     (BuildState.CHECKING, ImageMissing): _image_missing,
     (BuildState.CHECKING, ImageNotChecked): _image_not_checked,
-    (BuildState.CHECKING, TimeLimitReached): _time_limit,
+    (BuildState.CHECKING, TimeLimitReached): _unchanged,  # it has ended; the check has a limit of its own
 }

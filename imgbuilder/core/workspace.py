@@ -146,7 +146,8 @@ def seen(status: WorkspaceStatus) -> WorkspaceSeen | None:
         stopped=status.phase == WorkspacePhase.STOPPED,
         failure=conditions.failed or conditions.headless_task_failed,
         message=status.message,
-        started_at=int(metadata.started_at.timestamp()) if metadata.started_at else 0,
+        # what is before 1970 is Go's way to say that it is not set
+        started_at=max(0, int(metadata.started_at.timestamp())) if metadata.started_at else 0,
         log_source=LogSource(url=url, owner_token=Secret(owner_token)) if url else None,
     )
 

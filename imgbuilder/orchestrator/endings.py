@@ -14,7 +14,7 @@ from imgbuilder.core.backoff import Backoff
 from imgbuilder.core.builds import Build, Effect, ImageFound, ImageMissing, ImageNotChecked
 from imgbuilder.core.errors import ImgbuilderError
 from imgbuilder.core.permissions import Permissions
-from imgbuilder.core.references import parse_reference
+from imgbuilder.core.references import Reference, parse_reference
 from imgbuilder.orchestrator.ports import Images, WorkspaceManager
 from imgbuilder.orchestrator.tracker import Tracker
 from imgbuilder.runtime.tasks import Tasks
@@ -76,7 +76,7 @@ class Endings:
             reference = parse_reference(build.ref)
             for attempt in itertools.count():
                 try:
-                    found = await self._images.exists(reference, Permissions.everything(), retry=True)
+                    found = await self._is_there(reference)
                 except ImgbuilderError as error:
                     fault = str(error)
                     log.warning("image not looked up yet", build_id=build.build_id, reason=fault)
@@ -84,6 +84,17 @@ class Endings:
                 else:
                     return ImageFound() if found else ImageMissing()
         return ImageNotChecked(fault=fault)
+
+    async def _is_there(self, reference: Reference) -> bool:
+        """Whether the image is there now that the build has ended.
+
+        Equal look-ups at the same time are one, so the first answer may be that of a look-up which a client
+        began before the end, and so before the image was there. The second one began after it.
+        """
+        for _ in range(2):
+            if await self._images.exists(reference, Permissions.everything(), retry=True):
+                return True
+        return False
 
     async def _stop_workspace(self, build: Build) -> None:
         with anyio.move_on_after(STOP_LIMIT):

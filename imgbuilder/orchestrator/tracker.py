@@ -182,6 +182,8 @@ class Tracker:
         if tracked is None:
             transition = taken_over(seen)
             age = max(0.0, self._clock() - seen.started_at) if seen.started_at else 0.0
+            if age >= self._settings.maximum_duration:
+                age = 0.0  # the workspace manager would have ended it: its clock is not ours
             build = replace(transition.build, started_at=seen.started_at or int(self._clock()))
             tracked = self._add(build, deadline=now + self._settings.maximum_duration - age)
             log.info("build taken over", build_id=seen.build_id, ref=seen.ref, phase=seen.phase)

@@ -134,8 +134,8 @@ class Follower:
             outcome = await self._attempt()
             if outcome is _Outcome.COMPLETE:
                 return
-            if self._build_ended and (last or outcome is _Outcome.BROKEN):
-                return
+            if self._build_ended and last:
+                return  # one attempt that began after the end has had all there was to have
             if self._progress:
                 attempt = 0
             await self._pause(attempt)

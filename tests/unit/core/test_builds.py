@@ -208,6 +208,26 @@ def test_a_build_met_through_its_status_is_taken_over() -> None:
     assert taken_over(seen(phase="STOPPED")).effects == (Effect.CHECK_IMAGE,)
 
 
+def test_a_status_without_token_does_not_take_the_token_away() -> None:
+    """The answer to the start had it, and not every status repeats it."""
+    without = LogSource(url="http://elsewhere", owner_token=Secret(""))
+    build = after(WorkspaceStarted(log_source=SOURCE), seen(log_source=without))
+    assert build.log_source == LogSource(url="http://elsewhere", owner_token=Secret("token"))
+    assert after(seen(log_source=without), WorkspaceStarted(log_source=SOURCE)).log_source == SOURCE
+
+
+def test_the_answer_to_a_start_counts_after_the_end_too() -> None:
+    """It may be all there is to find the log with."""
+    build = after(seen(phase="STOPPING"), WorkspaceStarted(log_source=SOURCE))
+    assert (build.state, build.log_source) == (BuildState.CHECKING, SOURCE)
+
+
+def test_the_time_limit_is_for_builds_that_go_on() -> None:
+    """One that has ended is decided by its image."""
+    ended = after(seen(phase="STOPPING"))
+    assert observe(ended, TimeLimitReached(minutes=60)).build is ended
+
+
 def test_an_impossible_observation_is_a_typed_error() -> None:
     """A bug is not swallowed."""
     with pytest.raises(IllegalObservationError, match="running can't observe ImageFound"):

@@ -225,11 +225,11 @@ async def test_after_the_end_of_the_build_output_is_taken_for_a_moment() -> None
     assert await follow(script, (10, END)) == (CONNECTING + CONNECTED + b"abc", 15)
 
 
-async def test_after_the_end_of_the_build_a_break_is_the_end() -> None:
-    """A workspace that is gone has nothing more to say."""
+async def test_a_break_after_the_end_of_the_build_is_taken_up_once_more() -> None:
+    """What a supervisor that is still there has to say is not lost, within the time that is left."""
     script = Script(["t"], [[output(b"a"), 12.0, output(b"b"), UNREACHABLE]])
-    assert await follow(script, (10, END)) == (CONNECTING + CONNECTED + b"ab", 12)
-    assert len(script.asked) == 1
+    assert await follow(script, (10, END)) == (CONNECTING + CONNECTED + b"ab", 15)
+    assert len(script.asked) == 2
 
 
 async def test_a_stream_that_broke_before_the_end_of_the_build_is_asked_for_once_more() -> None:

@@ -239,6 +239,28 @@ async def test_a_build_taken_over_late_has_only_the_rest_of_its_hour(orchestrato
         assert anyio.current_time() - began == pytest.approx(600, abs=3)
 
 
+async def test_a_start_that_is_too_long_ago_to_be_true_is_not_counted(orchestrator: Orchestrator) -> None:
+    """Another clock than ours set it: the workspace manager ends what is really that old."""
+    orchestrator.workspaces.workspaces["old"] = replace(seen("old", REF), started_at=1)
+    async with watching(orchestrator):
+        await anyio.sleep(600)
+        assert orchestrator.tracker.active(REF) is not None
+
+
+async def test_a_look_up_that_began_before_the_end_does_not_decide(orchestrator: Orchestrator) -> None:
+    """Equal look-ups are one, so the answer may be older than the image."""
+    answers = [False, True]
+
+    async def exists(*_: object, **__: object) -> bool:
+        return answers.pop(0)
+
+    orchestrator.images.exists = exists  # type: ignore[method-assign]  # answers of another time
+    async with watching(orchestrator):
+        build = await orchestrator.launcher.attach_or_start(plan())
+        orchestrator.workspaces.update(build.build_id, "STOPPED")
+        assert (await orchestrator.final(build.build_id)).state is BuildState.SUCCEEDED
+
+
 async def test_ended_builds_are_forgotten_after_a_while(orchestrator: Orchestrator) -> None:
     """And those above the number to keep at once, oldest first."""
     tracker = new_tracker(settings=TrackerSettings(retention=100, keep_ended=2))
