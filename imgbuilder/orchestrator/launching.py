@@ -328,14 +328,18 @@ class Launcher:
             except WorkspaceManagerError as error:
                 log.debug("workspace not described", build_id=build_id, reason=error.fault)
             else:
+                # Before that, one that is missing may only be too new for what answers, and one that runs too old.
+                certain = anyio.current_time() >= known_since + GRACE
                 if workspace is not None:
                     build = self._tracker.see(workspace)
                     if not workspace.ended and build.state is BuildState.RUNNING:
                         return build
                     if workspace.stopped:
                         break
-                elif self._was_stopping(build_id) or anyio.current_time() >= known_since + GRACE:
-                    break  # one that was not seen yet may only be too new for what answered
+                    if certain and not workspace.ended:
+                        await self._stop_abandoned(build_id)
+                elif certain or self._was_stopping(build_id):
+                    break
             await anyio.sleep(POLL.delay(attempt, 0.5))
         with self._tracker.watch(build_id) as changes:
             known = self._tracker.get(build_id)
@@ -349,6 +353,17 @@ class Launcher:
         """Whether the workspace of a build was seen to stop, so that it is gone where there is none."""
         build = self._tracker.get(build_id)
         return build is not None and build.workspace_phase in LAST_PHASES
+
+    async def _stop_abandoned(self, build_id: str) -> None:
+        """Stop a workspace that runs although its build has ended: nobody waits for it, and it is in the way.
+
+        It took too long, or a start that nobody expected to have an effect any more had one.
+        """
+        log.warning("stopping a workspace whose build has ended", build_id=build_id)
+        try:
+            await self._workspaces.stop(build_id)
+        except WorkspaceManagerError as error:
+            log.warning("workspace not stopped yet", build_id=build_id, reason=error.fault)
 
 
 def _good_enough(build: Build | None, launch: _Launch) -> TypeGuard[Build]:

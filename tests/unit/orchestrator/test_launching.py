@@ -179,6 +179,28 @@ async def test_a_stopping_workspace_that_is_gone_is_not_waited_for_any_longer(
     assert build.build_id != "theirs"
 
 
+async def test_a_workspace_that_runs_although_its_build_has_ended_is_stopped(
+    orchestrator: Orchestrator,
+) -> None:
+    """Nobody waits for it, and no other build of its image can start before it is gone."""
+    orchestrator.tracker.see(seen("zombie", REF, phase="STOPPED", failure="x"))
+    orchestrator.workspaces.add("zombie", REF)
+    builds: list[Build] = []
+
+    async def ask() -> None:
+        builds.append(await orchestrator.launcher.attach_or_start(plan()))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ask)
+        await anyio.sleep(9)
+        assert orchestrator.workspaces.stops == []  # what was listed may be old
+        await anyio.sleep(4)
+        assert "zombie" in orchestrator.workspaces.stops
+        orchestrator.workspaces.update("zombie", "STOPPED")
+    assert builds[0].state is BuildState.RUNNING
+    assert builds[0].build_id != "zombie"
+
+
 async def test_an_image_that_a_stopping_workspace_left_is_good_enough(orchestrator: Orchestrator) -> None:
     """Unless a new one is forced."""
     orchestrator.images.existing.add(REF)
