@@ -8,19 +8,16 @@ attaches to the other.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from typing import Final, TypeGuard
 
 import anyio
 import structlog
 
-from imgbuilder.core.backoff import Backoff
 from imgbuilder.core.builds import (
     Build,
     BuildState,
     StartRefused,
-    WorkspaceGone,
     WorkspaceSeen,
 )
 from imgbuilder.core.ids import SLOT_SECONDS
@@ -28,7 +25,8 @@ from imgbuilder.core.ids import build_id as next_build_id
 from imgbuilder.core.workspace import BuildPlan, WorkspaceSettings, start_request
 from imgbuilder.orchestrator.errors import BuildNotStartedError
 from imgbuilder.orchestrator.ports import WallClock, WorkspaceManager
-from imgbuilder.orchestrator.tracker import GRACE, Tracker
+from imgbuilder.orchestrator.predecessors import Predecessors
+from imgbuilder.orchestrator.tracker import Tracker
 from imgbuilder.runtime.tasks import Tasks
 from imgbuilder.telemetry.metrics import Metrics
 from imgbuilder.wsman.errors import (
@@ -58,9 +56,6 @@ SLOT_BORDER: Final = 5.0
 STOPPING_LIMIT: Final = 600.0
 """How long, in seconds, to wait for a workspace of an earlier build to be gone."""
 
-LAST_PHASES: Final = ("STOPPING", "STOPPED")
-
-POLL: Final = Backoff(first=0.1, factor=2.0, limit=2.0)
 _INTERNAL: Final = BuildNotStartedError("cannot start build: internal error", unavailable=False)
 
 
@@ -98,6 +93,7 @@ class Launcher:
     ) -> None:
         self._tracker = tracker
         self._workspaces = workspaces
+        self._predecessors = Predecessors(tracker=tracker, workspaces=workspaces)
         self._settings = settings
         self._tasks = tasks
         self._clock = clock
@@ -191,7 +187,7 @@ class Launcher:
                     raise BuildNotStartedError(message, unavailable=False) from error
                 if isinstance(found, Build):
                     return self._settle_on(found, launch)
-                build = await self._end_of(found)
+                build = await self._predecessors.end_of(found)
                 if build is not None and (not build.state.ended or _good_enough(build, launch)):
                     return self._settle_on(build, launch)
         raise BuildNotStartedError("cannot start build: an earlier workspace does not stop", unavailable=True)
@@ -315,55 +311,6 @@ class Launcher:
             return build_id
         self._metrics.build_attached()
         return build
-
-    async def _end_of(self, build_id: str) -> Build | None:
-        """Wait until the workspace of a build is gone and the build has ended.
-
-        :returns: the build; also if it turns out that it runs. None if nobody remembers it.
-        """
-        known_since = anyio.current_time()
-        for attempt in itertools.count():
-            try:
-                workspace = await self._workspaces.describe(build_id)
-            except WorkspaceManagerError as error:
-                log.debug("workspace not described", build_id=build_id, reason=error.fault)
-            else:
-                # Before that, one that is missing may only be too new for what answers, and one that runs too old.
-                certain = anyio.current_time() >= known_since + GRACE
-                if workspace is not None:
-                    build = self._tracker.see(workspace)
-                    if not workspace.ended and build.state is BuildState.RUNNING:
-                        return build
-                    if workspace.stopped:
-                        break
-                    if certain and not workspace.ended:
-                        await self._stop_abandoned(build_id)
-                elif certain or self._was_stopping(build_id):
-                    break
-            await anyio.sleep(POLL.delay(attempt, 0.5))
-        with self._tracker.watch(build_id) as changes:
-            known = self._tracker.get(build_id)
-            if known is not None and known.state is BuildState.RUNNING:
-                known = self._tracker.observe(build_id, WorkspaceGone())
-            while known is not None and not known.state.ended:
-                known = await changes.receive()
-        return known
-
-    def _was_stopping(self, build_id: str) -> bool:
-        """Whether the workspace of a build was seen to stop, so that it is gone where there is none."""
-        build = self._tracker.get(build_id)
-        return build is not None and build.workspace_phase in LAST_PHASES
-
-    async def _stop_abandoned(self, build_id: str) -> None:
-        """Stop a workspace that runs although its build has ended: nobody waits for it, and it is in the way.
-
-        It took too long, or a start that nobody expected to have an effect any more had one.
-        """
-        log.warning("stopping a workspace whose build has ended", build_id=build_id)
-        try:
-            await self._workspaces.stop(build_id)
-        except WorkspaceManagerError as error:
-            log.warning("workspace not stopped yet", build_id=build_id, reason=error.fault)
 
 
 def _good_enough(build: Build | None, launch: _Launch) -> TypeGuard[Build]:
