@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.simulation.run import run
 
-SEEDS = os.environ.get("SIMULATION_SEEDS", "0-2400")
+SEEDS = os.environ.get("SIMULATION_SEEDS", "0-2000")
 AT_ONCE = 100
 
 

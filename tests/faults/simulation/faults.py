@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 KINDS: Final = (
+    # right after something happened: see `replica.Life` and `manager.Manager`
+    "service.killed",
+    "manager.restarted",
     # calls of the workspace manager: see `manager.Link`
     *(
         f"{method}.{fault}"

@@ -39,6 +39,9 @@ LOG_LIMIT: Final = BUILD_LIMIT + 60.0
 LOG_GRACE: Final = LogSettings().grace + 1.0
 DISK_SLOWNESS: Final = 20.0
 
+OVERDUE: Final = 60.0
+"""How many seconds after its time limit a workspace must have been stopped, if it can be."""
+
 LOST: Final = "connection lost"
 TOO_LONG: Final = "build was stopped: it took longer"
 UNCHECKED: Final = "cannot check if workspace image exists after the build"
@@ -58,7 +61,6 @@ class Judge:
         self.races: dict[str, int] = {}
         """What happened that must not, but that nobody could have known: see `docs/guarantees.md`."""
         world.on_start.append(self._started)
-        self.lives: dict[str, Life] = {}
 
     def broken(self, promise: str, why: str) -> None:
         """A promise was broken."""
@@ -67,38 +69,34 @@ class Judge:
 
     # --- one workspace per image ---
 
-    def asked(self, life: Life, build_id: str) -> None:
-        """A replica asks for a workspace."""
+    def asked(self, life: Life, build_id: str, ref: str) -> str | None:
+        """A replica asks for a workspace; what it remembers that its id could depend on."""
         if build_id in life.ended_builds:
-            self.broken(
-                "a later build has another id", f"{self._world.name(build_id)} asked for by {life.name}"
-            )
+            name = self._world.name(build_id)
+            self.broken("a later build has another id", f"{name} asked for by {life.name}")
+        slot_begin = life.replica.clock() // SLOT_SECONDS * SLOT_SECONDS
+        remembered = [
+            build.build_id
+            for build in life.ended_builds.values()
+            if build.ref == ref and build.started_at >= slot_begin
+        ]
+        return remembered[-1] if remembered else None
 
     def _started(self, workspace: Workspace) -> None:
         """A workspace was started. What one replica can't know of the other excuses it, and only that."""
-        world = self._world
-        ref, name = workspace.status.ref, world.name(workspace.status.build_id)
-        for other in world.history:
+        ref = workspace.status.ref
+        for other in self._world.history:
             if other is workspace or not other.alive or other.status.ref != ref:
                 continue
-            text = (
-                f"{name} by {workspace.started_by}, {world.name(other.status.build_id)} by {other.started_by}"
-            )
-            if (
-                world.now() - workspace.asked_at > SLOT_BORDER
-                or other.started_at - other.asked_at > SLOT_BORDER
-            ):
+            by, before = workspace.asked_by, other.asked_by
+            names = [self._world.name(each.status.build_id) for each in (workspace, other)]
+            text = f"{names[0]} by {by.replica}, {names[1]} by {before.replica}"
+            if any(each.started_at - each.asked_by.asked_at > SLOT_BORDER for each in (workspace, other)):
                 self._race("a start had its effect late", text)
-            elif other.started_at >= workspace.listed_as_of and self._memories_differ(workspace, other):
+            elif other.started_at >= by.listed_as_of and by.remembers != before.remembers:
                 self._race("replicas remember different builds", text)
             else:
                 self.broken("one workspace per image", text)
-
-    def _memories_differ(self, *workspaces: Workspace) -> bool:
-        slot = self._world.wall_clock() // SLOT_SECONDS * SLOT_SECONDS
-        lives = [self.lives[workspace.started_by] for workspace in workspaces]
-        ref = workspaces[0].status.ref
-        return len({life.tracker.last_ended(ref, since=slot) for life in lives}) > 1
 
     def _race(self, kind: str, text: str) -> None:
         self._trace.note("JUDGE", f"race: {kind}", between=text)
@@ -271,7 +269,11 @@ class Judge:
             overdue = self._world.now() - max(
                 workspace.started_at + MAXIMUM_DURATION, self._world.scenario.well_from
             )
-            if workspace.building and overdue > 60.0:
+            if (
+                workspace.building
+                and overdue > OVERDUE
+                and len(self._world.of(workspace.status.build_id)) == 1
+            ):
                 self.broken(
                     "a build that takes too long is stopped", self._world.name(workspace.status.build_id)
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 from imgbuilder.core.builds import WorkspaceSeen, WorkspaceStarted
@@ -23,18 +24,31 @@ SUBSCRIBE_DEADLINE: Final = 10.0
 STALENESS: Final = 4.0
 """How old, in seconds, what a cache says may be: less than `imgbuilder.orchestrator.tracker.GRACE`."""
 
+MOST_RESTARTS: Final = 3
 FAULTS_OF_CALLS: Final = ("refused", "unheard", "unanswered", "slow", "internal")
 
 
 class Manager:
     """Whether the workspace manager is there, for all replicas."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, faults: Faults) -> None:
         self.world = world
+        self._faults = faults
+        self._restarts = 0
+        world.subscribers.append(self)
         self.up = True
         self.silent = False
         self.lives = 0
         self.feeds: list[Feed] = []
+
+    def offer(self, _: WorkspaceSeen) -> None:
+        """A workspace has changed: just the moment to be restarted."""
+        if self._restarts < MOST_RESTARTS and self._faults.strikes("manager.restarted"):
+            self._restarts += 1
+            loop, begins = self.world.loop, self._faults.between(0.0, 0.02)
+            forgets, silent = (self._faults.chance.random() < 0.5 for _ in range(2))
+            loop.call_later(begins, partial(self.go, silent=silent, forgets=forgets))
+            loop.call_later(begins + self._faults.between(0.001, 5.0), self.come)
 
     def go(self, *, silent: bool, forgets: bool) -> None:
         """Go away: connections break, or fall silent."""
@@ -68,7 +82,7 @@ class Link:
         self.cut_off_silently = False
         self.internal_errors: set[str] = set()
         self.feeds: list[Feed] = []
-        self.on_start: Callable[[str], None] = lambda _: None
+        self.on_start: Callable[[str, str], str | None] = lambda *_: None
         self._listed_as_of: dict[str, float] = {}
 
     def partition(self, *, silent: bool) -> None:
@@ -91,13 +105,14 @@ class Link:
     async def start(self, request: StartWorkspaceRequest) -> WorkspaceStarted:
         """Start a workspace, perhaps; tell whether it was, perhaps."""
         assert request.metadata is not None
+        ref = request.metadata.annotations["ref"]
         asking = Asking(
             replica=self._replica,
             asked_at=self._world.now(),
-            listed_as_of=self._listed_as_of[request.metadata.annotations["ref"]],
+            listed_as_of=self._listed_as_of[ref],
+            remembers=self.on_start(request.id, ref),
             wants_address=not self._faults.strikes("start.no-address"),
         )
-        self.on_start(request.id)
         name = self._world.name(request.id)
         return await self._call("start", lambda: self._world.start(request, asking), about=name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Final
 
 import anyio
@@ -32,6 +33,7 @@ from tests.faults.simulation.world import World
 REPOSITORIES: Final = Repositories(
     base="registry.test/base-images", workspace="registry.test/workspace-images"
 )
+MOST_KILLS: Final = 3
 SERVICE_TASKS: Final = 2
 """Those that run for as long as the service does: the watcher's and the tracker's."""
 
@@ -59,9 +61,25 @@ class Replica:
         self._skew = world.scenario.skews[number]
         self.lives = 0
         self.life: Life | None = None
+        self._kills = 0
+
+    def kill_soon(self) -> None:
+        """End within a moment, and begin again."""
+        if self._kills < MOST_KILLS:
+            self._kills += 1
+            self._group.start_soon(
+                self._restart, self._faults.between(0.0, 0.02), self._faults.between(0.0, 3.0)
+            )
+
+    async def _restart(self, soon: float, later: float) -> None:
+        await anyio.sleep(soon)
+        self.kill()
+        await anyio.sleep(later)
+        self.start(self._group)
 
     def start(self, group: TaskGroup) -> None:
         """Begin to serve, unless it does."""
+        self._group = group
         if self.life is None:
             self.lives += 1
             self.world.trace.note(self.name, "starts", life=self.lives)
@@ -87,6 +105,7 @@ class Life:
         self.name = f"{replica.name}.{number}"
         self.replica = replica
         self._judge = judge
+        self._faults = faults
         self._chance = random.Random(f"jitter {replica.world.scenario.seed} {self.name}")
         self._scope = anyio.CancelScope()
         self.calls: dict[anyio.CancelScope, None] = {}
@@ -100,8 +119,7 @@ class Life:
         self.forgotten: dict[str, None] = {}
         self.known_since: dict[str, float] = {}
         self.checking_since: dict[str, float] = {}
-        replica.manager.on_start = lambda build_id: judge.asked(self, build_id)
-        judge.lives[replica.name] = self
+        replica.manager.on_start = partial(judge.asked, self)
         metrics = Metrics()
         self.bus = Bus()
         self.tracker = Tracker(
@@ -191,5 +209,7 @@ class Life:
         self._judge.build_changed(self, build)
         if build.state.ended and build.state is not BuildState.NOT_STARTED:
             self.ended_builds[build.build_id] = build
+        if self._faults.strikes("service.killed"):
+            self.replica.kill_soon()
         if build.state.ended:
             self.ended_at.setdefault(build.build_id, world.now())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -18,10 +19,10 @@ from imgbuilder.core.naming import workspace_image_ref
 from tests.faults.simulation import manager, registry
 from tests.faults.simulation.clients import BuildClient
 from tests.faults.simulation.faults import Faults
-from tests.faults.simulation.invariants import BUILD_LIMIT, Judge
+from tests.faults.simulation.invariants import BUILD_LIMIT, OVERDUE, Judge
 from tests.faults.simulation.loop import VirtualLoop
 from tests.faults.simulation.replica import REPOSITORIES, Replica
-from tests.faults.simulation.scenario import Downtime, Scenario, scenario
+from tests.faults.simulation.scenario import MAXIMUM_DURATION, Downtime, Scenario, scenario
 from tests.faults.simulation.trace import Trace
 from tests.faults.simulation.world import World
 
@@ -76,7 +77,7 @@ class _Run:
             random.Random(f"faults {drawn.seed}"), drawn.rates, calm_at=drawn.calm_at, time=loop.time
         )
         world.images.update(_image(number) for number in drawn.built_before)
-        self._manager = manager.Manager(world)
+        self._manager = manager.Manager(world, faults)
         self._registry = registry.Registry(trace)
         self._replicas = [
             Replica(
@@ -99,7 +100,7 @@ class _Run:
                 for number, plan in enumerate(drawn.calls):
                     client = BuildClient(number, plan, world=world, replicas=self._replicas, judge=judge)
                     clients.start_soon(client.run)
-            await self._settle()
+            await self._settle(world)
             for replica in self._replicas:
                 if replica.life is not None:
                     judge.over(replica.life)
@@ -137,14 +138,19 @@ class _Run:
         await anyio.sleep_until(away.ends)
         replica.start(self._group)
 
-    async def _settle(self) -> None:
+    async def _settle(self, world: World) -> None:
         """Wait until nobody has anything to do any more."""
         with anyio.move_on_after(BUILD_LIMIT):
             while any(  # noqa: ASYNC110  # nobody tells, and virtual time costs nothing
                 replica.life is None or not replica.life.idle or replica.life.tracker.running()
                 for replica in self._replicas
             ):
-                await anyio.sleep(1.0)  # nobody tells, and virtual time costs nothing
+                await anyio.sleep(5.0)
+        for workspace in world.history:
+            if workspace.building and self._scenario.well_from < math.inf:
+                # What nobody waits for any more must be stopped all the same.
+                overdue_at = max(workspace.started_at + MAXIMUM_DURATION, self._scenario.well_from) + OVERDUE
+                await anyio.sleep(max(0.0, overdue_at + 1.0 - world.now()))
 
 
 def _image(number: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tests.faults.simulation.faults import KINDS, RATES
@@ -14,6 +14,8 @@ MAXIMUM_DURATION: Final = 600.0
 """Of a build, in seconds: shorter than in real life, longer than a start can take."""
 
 SLOT: Final = 600.0
+SLOT_BEGIN: Final = 1_699_999_800.0
+"""A Unix time at which a slot of the build ids begins."""
 
 PLACES: Final = (
     None,
@@ -24,6 +26,7 @@ PLACES: Final = (
     ("registry",),
     ("tasks", "listen"),
     ("listen", "disk"),
+    ("service", "manager"),
 )
 """Where faults are in a run: the first part of their names; None for anywhere."""
 
@@ -86,6 +89,8 @@ class Scenario:
     """How many bytes of a log are kept in all."""
     followed: int = 256
     """How many builds are followed while nobody reads their logs."""
+    endless: bool = False
+    """Whether no build ever ends by itself."""
     built_before: frozenset[int] = frozenset()
     """Images that exist from the beginning."""
     calls: tuple[BuildCalls, ...] = ()
@@ -111,6 +116,73 @@ class Scenario:
 def scenario(seed: int) -> Scenario:
     """The scenario of *seed*."""
     chance = random.Random(f"scenario {seed}")
+    kinds = (_anything, _rebuilding, _together, _overtime)
+    (kind,) = chance.choices(kinds, weights=(80, 8, 9, 3))
+    return kind(chance, seed)
+
+
+def _together(chance: random.Random, seed: int) -> Scenario:
+    """All replicas are asked for the same at the same time, and the workspace manager's answers go astray."""
+    replicas = chance.choice((2, 3))
+    moments = (0.5, chance.uniform(5.0, 60.0))
+    return Scenario(
+        seed=seed,
+        replicas=replicas,
+        rates=_rates(chance, places=("start", "list", "describe")),
+        calm_at=chance.uniform(1.0, 100.0),
+        kept=chance.choice((0.0, 5.0)),
+        calls=tuple(
+            replace(_call(chance, moment + chance.uniform(0.0, 0.02), 1, 1), replica=replica)
+            for moment in moments
+            for replica in range(replicas)
+        ),
+    )
+
+
+def _overtime(chance: random.Random, seed: int) -> Scenario:
+    """A build never ends, and when its time is over the workspace manager is away."""
+    begins = MAXIMUM_DURATION - chance.uniform(0.0, 60.0)
+    away = Downtime(begins=begins, ends=begins + chance.uniform(1.0, 200.0), silent=chance.random() < 0.5)
+    return Scenario(
+        seed=seed,
+        replicas=chance.choice((1, 2)),
+        rates=_rates(chance, places=("stop", "feed")),
+        calm_at=chance.uniform(MAXIMUM_DURATION, MAXIMUM_DURATION + 100.0),
+        calls=(_call(chance, chance.uniform(0.0, 5.0), 1, 1),),
+        manager_away=(away,),
+        endless=True,
+    )
+
+
+def _rebuilding(chance: random.Random, seed: int) -> Scenario:
+    """An image is built again after a replica was restarted, by several replicas at the same time."""
+    replicas = chance.choice((2, 3))
+    again_at = chance.uniform(100.0, 200.0)
+    restarts_at = chance.uniform(0.0, again_at)
+    border_at = chance.uniform(-100.0, again_at + 100.0)
+    first = replace(_call(chance, chance.uniform(0.0, 5.0), replicas, 1), forced=True)
+    restart = Downtime(begins=restarts_at, ends=restarts_at + 0.01, replica=chance.randrange(replicas))
+    return Scenario(
+        seed=seed,
+        replicas=replicas,
+        wall_clock=SLOT_BEGIN + SLOT - border_at,
+        rates={kind: rate for kind, rate in _rates(chance).items() if chance.random() < 0.2},
+        calm_at=chance.uniform(0.0, 300.0),
+        kept=chance.choice((0.0, 5.0)),
+        calls=(
+            first,
+            *(
+                replace(
+                    _call(chance, again_at + chance.uniform(0.0, 0.02), 1, 1), replica=replica, forced=True
+                )
+                for replica in range(replicas)
+            ),
+        ),
+        replica_away=(restart,),
+    )
+
+
+def _anything(chance: random.Random, seed: int) -> Scenario:
     replicas = chance.choice((1, 1, 2, 2, 3))
     images = chance.choice((1, 1, 2))
     length = chance.choice((20.0, 60.0, 240.0))
@@ -119,11 +191,14 @@ def scenario(seed: int) -> Scenario:
     rates = _rates(chance)
     calls = _calls(chance, length, replicas, images)
     wanted = 0.0 if peaceful else 0.3
+    # Now and then the slot of the build ids ends in the midst of it all, or just when something is asked for.
+    border_at = chance.choice(
+        (-500.0, chance.uniform(0.0, length), chance.choice(calls).at + chance.uniform(-0.02, 0.05)),
+    )
     return Scenario(
         seed=seed,
         replicas=replicas,
-        # Now and then the slot of the build ids ends in the midst of it all.
-        wall_clock=1_699_999_800.0 + chance.choice((100.0, chance.uniform(SLOT - length, SLOT))),
+        wall_clock=SLOT_BEGIN + SLOT - border_at,
         skews=tuple(chance.choice((0.0, chance.uniform(-0.5, 0.5))) for _ in range(3)),
         rates={} if peaceful else rates,
         calm_at=calm_at,
@@ -142,9 +217,9 @@ def scenario(seed: int) -> Scenario:
     )
 
 
-def _rates(chance: random.Random) -> dict[str, float]:
+def _rates(chance: random.Random, *, places: Sequence[str] | None = None) -> dict[str, float]:
     """Everywhere a few kinds of fault, or many in one place: each hides what the other would show."""
-    places = chance.choice(PLACES)
+    places = places or chance.choice(PLACES)
     share = chance.choice((0.1, 0.25, 0.5)) if places is None else 0.6
     return {
         kind: chance.choice(RATES)

@@ -50,6 +50,22 @@ class Terminal:
             listener()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """Who asks for a workspace, and what it knows.
+
+    :ivar listed_as_of: how old the list was that it looked at before.
+    :ivar remembers: the last build of this image that it knows to have ended, if that began in this slot.
+    :ivar wants_address: whether it will be told one.
+    """
+
+    replica: str
+    asked_at: float
+    listed_as_of: float
+    remembers: str | None
+    wants_address: bool
+
+
 @dataclass(slots=True, kw_only=True)
 class Workspace:
     """One workspace, from the moment it is started until long after it is gone."""
@@ -57,11 +73,7 @@ class Workspace:
     status: WorkspaceSeen
     outcome: Outcome
     started_at: float
-    started_by: str
-    asked_at: float
-    """When the request was sent that had this effect."""
-    listed_as_of: float
-    """How old the list was that whoever started it had looked at."""
+    asked_by: Asking
     number: int
     terminal: Terminal = field(default_factory=Terminal)
     pushed: bool = False
@@ -80,16 +92,6 @@ class Workspace:
     def building(self) -> bool:
         """Whether its task may still be at work."""
         return self.alive and self.status.phase in ALIVE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
-    """Who asks for a workspace, when, and what it knew; *wants_address*: whether it will be told one."""
-
-    replica: str
-    asked_at: float
-    listed_as_of: float
-    wants_address: bool
 
 
 class Watching(Protocol):
@@ -165,11 +167,9 @@ class World:
         chance = random.Random(f"workspace {self.scenario.seed} {number}")
         workspace = Workspace(
             status=status,
-            outcome=chance.choice(OUTCOMES),
+            outcome=Outcome.ENDLESS if self.scenario.endless else chance.choice(OUTCOMES),
             started_at=self.now(),
-            started_by=by.replica,
-            asked_at=by.asked_at,
-            listed_as_of=by.listed_as_of,
+            asked_by=by,
             number=number,
         )
         self.workspaces[request.id] = workspace
