@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -33,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 COMMAND_LIMIT: Final = 30.0
 """Seconds that one command which tidies up may take."""
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
 
 PRESSING: Final = 1.5
 """How far above its limit the cache may grow while builds that run keep it from being pruned."""
@@ -154,8 +158,7 @@ class Store:
         if not await to_thread.run_sync(self.folder.is_dir):
             return
         await to_thread.run_sync(end_marked, self.folder)
-        for container in self.folder.glob("runtime/*/*"):
-            await self._remove_from_runtime(container)
+        await self._remove_all_from_runtimes()
         await self._remove_containers()
         await unmount_below(self._settings.data_dir)
         await to_thread.run_sync(remove_contents, self.probes)
@@ -178,15 +181,15 @@ class Store:
         self.gate.pressing |= size > PRESSING * self._settings.cache_limit
 
     def _run_steps(self, setup: Setup, temporary: Path) -> list[Path]:
-        """What the runtime keeps of the RUN steps whose bundles are in *temporary*."""
+        """What the runtime keeps of the RUN steps that have their bundle in *temporary*, or had it there."""
         state = self.runtime_state(setup.runtime)
-        containers = [state / f"buildah-{bundle.name}" for bundle in temporary.glob("buildah*")]
-        return [container for container in containers if container.is_dir()]
+        return [container for container in state.glob("*") if _tells_of(container, temporary)]
 
     async def _tidy(self) -> None:
         """Remove what builds that ended badly left, and prune the cache if it is too large."""
         if self._setup.remote:
             return
+        await self._remove_all_from_runtimes()
         await self._remove_containers()
         await unmount_below(self.folder)
         for pruning in self._dialect.prunings:
@@ -204,11 +207,16 @@ class Store:
             names = listed.output.split()
             await self._ask(self.command(self._setup, *self._dialect.remove_containers, *names))
 
+    async def _remove_all_from_runtimes(self) -> None:
+        for container in self.folder.glob("runtime/*/*"):
+            await self._remove_from_runtime(container)
+
     async def _remove_from_runtime(self, container: Path) -> None:
         """End what runs in a container, and remove what its runtime knows of it in the folder *container*."""
         state = container.parent
         argv = (state.name, "--root", str(state), "delete", "--force", container.name)
         await self._ask(Command(argv=argv, env=environment(self.folder)))
+        await to_thread.run_sync(_remove_half_made, container)
 
     async def _ask(self, command: Command) -> Answer | None:
         """What a command that tidies up answers; None, and a line in the log, if it fails."""
@@ -221,6 +229,25 @@ class Store:
             log.warning("could not tidy up", program=command.name, fault=last_words(answer.errors))
             return None
         return answer
+
+
+def _remove_half_made(container: Path) -> None:
+    """Remove what is left of a container that its runtime does not know, as it was killed while it made it."""
+    shutil.rmtree(container, ignore_errors=True)
+    for group in (CGROUPS / container.name, *CGROUPS.glob(f"*/{container.name}")):
+        with suppress(OSError):  # not there, or in use: by nothing of ours then
+            group.rmdir()
+
+
+def _tells_of(container: Path, temporary: Path) -> bool:
+    """Whether a runtime's files in the folder *container* name the folder *temporary*."""
+    for file in container.glob("*"):
+        try:
+            if file.is_file() and str(temporary).encode() in file.read_bytes():
+                return True
+        except OSError:
+            continue  # gone meanwhile
+    return False
 
 
 def storage_options(folder: Path, setup: Setup, *, state: Path) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from imgbuilder.standalone.engines.selection import ENGINES
 from imgbuilder.standalone.engines.stores import store_size
 from imgbuilder.standalone.processes import find_marked
 from tests.e2e.engines.conftest import Found, Project
-from tests.e2e.engines.traces import gone, mounts, processes_with, runtime_containers
+from tests.e2e.engines.traces import gone, mounts, runtime_containers, there
 
 SLEEPING = "FROM BASE\nRUN dd if=/dev/zero of=/large bs=1M count=5; echo dozing off; sleep {}\n"
 
@@ -65,7 +65,7 @@ async def test_cancelling_ends_everything(found: Found, project: Project) -> Non
         async with anyio.create_task_group() as group:
             group.start_soon(project.engine.build, request, project.said)
             await project.said.hears(b"dozing off\n")
-            assert processes_with(f"sleep {duration}")
+            await there(f"sleep {duration}")
             group.cancel_scope.cancel()
     assert not scope.cancelled_caught
     await gone(f"sleep {duration}")
@@ -73,6 +73,19 @@ async def test_cancelling_ends_everything(found: Found, project: Project) -> Non
     assert list(request.scratch.iterdir()) == []
     project.write("FROM BASE\nRUN true\n")
     await project.build()
+
+
+async def test_cancelling_at_any_moment_leaves_nothing(found: Found, project: Project) -> None:
+    """While the engine starts, pulls, makes a container, runs it."""
+    duration = unique_duration(project)
+    project.write(SLEEPING.format(duration))
+    for hundredths in (2, 8, 15, 22, 30, 38, 46):
+        request = project.request()
+        with anyio.move_on_after(hundredths / 100):
+            await project.engine.build(request, project.said)
+        await gone(f"sleep {duration}")
+        assert_nothing_is_left(found)
+        assert list(request.scratch.iterdir()) == []
 
 
 async def test_a_failed_build_leaves_nothing(found: Found, project: Project) -> None:
@@ -111,7 +124,7 @@ async def test_what_a_killed_parent_leaves_is_swept(found: Found, project: Proje
         with anyio.fail_after(20):
             while b"dozing off\n" not in said:
                 said += await parent.stdout.receive()
-        assert processes_with(f"sleep {duration}")
+        await there(f"sleep {duration}")
         if victims == "parent and engine":
             for pid in find_marked(found.settings.data_dir):
                 os.kill(pid, signal.SIGKILL)

@@ -34,6 +34,13 @@ def runtime_containers(folder: Path) -> list[Path]:
     return list(folder.glob("engines/*/runtime/*/*"))
 
 
+async def there(words: str) -> None:
+    """Wait until a process has *words* on its command line."""
+    with anyio.fail_after(15):
+        while not processes_with(words):  # noqa: ASYNC110  # the kernel tells nobody: look again and again
+            await anyio.sleep(0.02)
+
+
 async def gone(words: str) -> None:
     """Wait until no process has *words* on its command line."""
     with anyio.fail_after(15):

@@ -247,13 +247,22 @@ case "$*" in *containers*|*"ps --all"*) echo container-1; echo container-2; exit
     machine.has("runc", engine=engine.name, script=script)
     running = settings.data_dir / "engines" / engine.name / "runtime" / "runc" / "buildah-buildah123"
     running.mkdir(parents=True)
+    other = running.with_name("buildah-buildah456")
+    other.mkdir()
+    (running / "state.json").write_text(f'{{"bundle": "{request_.scratch}/temporary/buildah123"}}')
+    (other / "state.json").write_text('{"bundle": "/elsewhere/buildah456"}')
     said = Tail()
     with pytest.raises(BuildFailedError) as failed:
         await engine.build(request_, said)
     assert failed.value.exit_status == 9
     assert "exit status 9" in said.text()
     assert list(request_.scratch.iterdir()) == []
-    assert machine.programs.calls_of("runc", "delete", "--force", "buildah-buildah123")
+    deleted = [call[-1] for call in machine.programs.calls_of("runc", "delete", "--force")]
+    assert deleted == [
+        "buildah-buildah123",
+        "buildah-buildah456",
+    ]  # its own first, the rest with nothing running
+    assert not running.exists()
     assert machine.programs.calls_of("rm", "container-1", "container-2")
 
 
