@@ -10,10 +10,12 @@ import os
 
 import pytest
 
+from tests.faults.simulation.mutations import MUTATIONS, Mutation
 from tests.faults.simulation.run import run
 
 SEEDS = os.environ.get("SIMULATION_SEEDS", "0-2000")
 AT_ONCE = 100
+MOST_SEEDS = 2000
 
 
 def chunks() -> list[range]:
@@ -31,6 +33,20 @@ def test_no_promise_is_broken(seeds: range) -> None:
         result = run(seed)
         if result.broken:
             pytest.fail(result.story(), pytrace=False)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_a_mechanism_that_is_switched_off_is_missed(
+    mutation: Mutation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some run shows it: the promises are not kept by chance, and the runs are not too easy."""
+    mutation.switch_off(monkeypatch)
+    for seed in range(MOST_SEEDS):
+        broken = {fault.split(": ")[1] for fault in run(seed).broken}
+        if broken & set(mutation.breaks):
+            return
+    pytest.fail(f"nobody noticed: {mutation.what}")
 
 
 def test_a_seed_is_a_run() -> None:

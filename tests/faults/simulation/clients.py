@@ -74,6 +74,7 @@ class BuildClient:
             source=BuildSource(ref=BuildSourceReference(ref=f"registry.test/base:{self.plan.image}")),
             force_rebuild=self.plan.forced,
             base_image_name_resolved=f"registry.test/base@{registry.DIGEST}" if self.plan.named else "",
+            use_retry_client=self.plan.retries,
             triggered_by=self.name,
         )
         stream = BuildStream(self, life, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 
 import anyio
@@ -51,28 +52,45 @@ class Link:
         self._world = world
         self._faults = faults
         self._replica = replica
+        self._running: dict[tuple[str, bool], asyncio.Future[bool]] = {}
         self.failed_at = -math.inf
         """When a request failed last."""
 
     async def resolve(self, reference: Reference, permissions: Permissions, *, retry: bool) -> Reference:
         """The digest form."""
-        await self._look_up(f"resolve {reference}", retry=retry)
-        await anyio.sleep(self._faults.latency())
+        await anyio.sleep(await self._look_up(f"resolve {reference}", retry=retry))
         return reference.with_digest(DIGEST)
 
     async def exists(self, reference: Reference, permissions: Permissions, *, retry: bool) -> bool:
-        """Whether it was there when the registry was asked."""
-        await self._look_up("exists", retry=retry)
-        found = str(reference) in self._world.images
-        await anyio.sleep(self._faults.latency())
+        """Whether it was there when the registry was asked. Equal look-ups at the same time are one."""
+        while (shared := self._running.get((str(reference), retry))) is not None:
+            # Whoever began it may leave before it has an answer: then another begins again.
+            await asyncio.wait([shared])
+            if not shared.cancelled():
+                return shared.result()
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._running[str(reference), retry] = answer
+        try:
+            answer.set_result(await self._exists(str(reference), retry=retry))
+        except RegistryError as error:
+            answer.set_exception(error)
+        finally:
+            answer.cancel()
+            del self._running[str(reference), retry]
+        return answer.result()
+
+    async def _exists(self, reference: str, *, retry: bool) -> bool:
+        answer_after = await self._look_up("exists", retry=retry)
+        found = reference in self._world.images
+        await anyio.sleep(answer_after)
         return found
 
     async def credentials(self, registry: str) -> Credentials | None:
         """None."""
         return None
 
-    async def _look_up(self, what: str, *, retry: bool) -> None:
-        """The way there, tried again as the real client does.
+    async def _look_up(self, what: str, *, retry: bool) -> float:
+        """The way there, tried again as the real client does; in how many seconds the answer is back.
 
         :raises RegistryError: if it does not get there.
         """
@@ -83,8 +101,7 @@ class Link:
                 with anyio.fail_after(began + LONGEST_LOOKUP - self._world.now()):
                     if attempt:
                         await anyio.sleep(0.5 * 2**attempt * self._faults.between(0.5, 1.0))
-                    await self._request(what)
-                    return
+                    return await self._request(what)
             except TimeoutError:
                 break
             except RegistryError as error:
@@ -92,8 +109,8 @@ class Link:
                 last = error
         raise last
 
-    async def _request(self, what: str) -> None:
-        """The way there.
+    async def _request(self, what: str) -> float:
+        """The way there; in how many seconds the answer is back.
 
         :raises RegistryError: if it does not get there.
         """
@@ -108,7 +125,8 @@ class Link:
         await anyio.sleep(faults.latency())
         match fault:
             case "registry.slow":
-                await anyio.sleep(faults.between(0.0, 0.9 * LONGEST_REQUEST))
+                await anyio.sleep(faults.between(0.0, 0.4 * LONGEST_REQUEST))
+                return faults.between(0.0, 0.4 * LONGEST_REQUEST)
             case "registry.silent":
                 await anyio.sleep(LONGEST_REQUEST)
                 raise RegistryUnreachableError(HOST)
@@ -118,3 +136,4 @@ class Link:
                 raise RegistryRateLimitedError(HOST)
             case "registry.fault":
                 raise RegistryFaultError(HOST, "it answered 503")
+        return faults.latency()

@@ -40,6 +40,8 @@ class BuildCalls:
     image: int
     forced: bool = False
     named: bool = False
+    retries: bool = False
+    """Whether it wants look-ups to be tried again."""
     leaves_after: float = math.inf
     """Seconds after which it hangs up, and does not call again."""
     slowness: float = 0.0
@@ -91,6 +93,8 @@ class Scenario:
     """How many builds are followed while nobody reads their logs."""
     endless: bool = False
     """Whether no build ever ends by itself."""
+    chatty: bool = False
+    """Whether builds print a lot."""
     built_before: frozenset[int] = frozenset()
     """Images that exist from the beginning."""
     calls: tuple[BuildCalls, ...] = ()
@@ -116,8 +120,8 @@ class Scenario:
 def scenario(seed: int) -> Scenario:
     """The scenario of *seed*."""
     chance = random.Random(f"scenario {seed}")
-    kinds = (_anything, _rebuilding, _together, _overtime)
-    (kind,) = chance.choices(kinds, weights=(80, 8, 9, 3))
+    kinds = (_anything, _rebuilding, _together, _overtime, _chatting, _asking)
+    (kind,) = chance.choices(kinds, weights=(72, 8, 8, 3, 5, 4))
     return kind(chance, seed)
 
 
@@ -128,7 +132,10 @@ def _together(chance: random.Random, seed: int) -> Scenario:
     return Scenario(
         seed=seed,
         replicas=replicas,
-        rates=_rates(chance, places=("start", "list", "describe")),
+        rates={
+            "describe.stale": 0.7,
+            **_thinned(chance, _rates(chance, places=("start", "list", "describe", "feed"))),
+        },
         calm_at=chance.uniform(1.0, 100.0),
         kept=chance.choice((0.0, 5.0)),
         calls=tuple(
@@ -166,7 +173,7 @@ def _rebuilding(chance: random.Random, seed: int) -> Scenario:
         seed=seed,
         replicas=replicas,
         wall_clock=SLOT_BEGIN + SLOT - border_at,
-        rates={kind: rate for kind, rate in _rates(chance).items() if chance.random() < 0.2},
+        rates=_thinned(chance, _rates(chance)),
         calm_at=chance.uniform(0.0, 300.0),
         kept=chance.choice((0.0, 5.0)),
         calls=(
@@ -179,6 +186,35 @@ def _rebuilding(chance: random.Random, seed: int) -> Scenario:
             ),
         ),
         replica_away=(restart,),
+    )
+
+
+def _chatting(chance: random.Random, seed: int) -> Scenario:
+    """A build prints more than its terminal remembers, and the streams of its output break."""
+    return Scenario(
+        seed=seed,
+        rates={"listen.cut": 0.7, **_rates(chance, places=("tasks", "listen"))},
+        calm_at=math.inf,
+        window=chance.choice((64, 512)),
+        chatty=True,
+        calls=tuple(
+            replace(_call(chance, chance.uniform(0.0, 20.0), 1, 1), reads_log=True, forced=True)
+            for _ in range(2)
+        ),
+    )
+
+
+def _asking(chance: random.Random, seed: int) -> Scenario:
+    """Again and again clients want an image that is being built, and the registry takes its time."""
+    return Scenario(
+        seed=seed,
+        replicas=chance.choice((1, 2)),
+        rates={**_thinned(chance, _rates(chance)), "registry.slow": 0.5},
+        calm_at=chance.uniform(20.0, 60.0),
+        calls=tuple(
+            replace(_call(chance, chance.uniform(0.0, 15.0), 1, 1), forced=False, retries=True)
+            for _ in range(12)
+        ),
     )
 
 
@@ -228,6 +264,10 @@ def _rates(chance: random.Random, *, places: Sequence[str] | None = None) -> dic
     }
 
 
+def _thinned(chance: random.Random, rates: Mapping[str, float]) -> dict[str, float]:
+    return {kind: rate for kind, rate in rates.items() if chance.random() < 0.2}
+
+
 def _calls(chance: random.Random, length: float, replicas: int, images: int) -> tuple[BuildCalls, ...]:
     """Some at the same time: that is when races happen."""
     moments = [chance.uniform(0.0, length) for _ in range(chance.randint(1, 3))]
@@ -254,6 +294,7 @@ def _call(chance: random.Random, at: float, replicas: int, images: int) -> Build
         image=chance.randrange(images),
         forced=chance.random() < 0.4,
         named=chance.random() < 0.2,
+        retries=chance.random() < 0.5,
         leaves_after=chance.uniform(0, 30) if chance.random() < 0.15 else math.inf,
         slowness=chance.choice((0.1, 3.0)) if chance.random() < 0.1 else 0.0,
         reads_log=chance.random() < 0.5,

@@ -58,7 +58,8 @@ class Work:
             ends = ready * 0.9
         if self._workspace.outcome is not Outcome.ENDLESS:
             self._world.later(ends, self._end, self._workspace)
-        for _ in range(chance.choice((0, 3, 20, 60))):
+        lines = 400 if self._world.scenario.chatty else chance.choice((0, 3, 20, 60))
+        for _ in range(lines):
             self._world.later(chance.uniform(ready, ends), self._print, self._workspace)
 
     def _create(self, workspace: Workspace) -> None:
@@ -79,7 +80,8 @@ class Work:
 
     def _text(self) -> str:
         """Something that the terminal has not printed before; now and then with what nobody must read."""
-        text = self._chance.randbytes(self._chance.choice((1, 10, 100))).hex()
+        longest = 4 if self._world.scenario.chatty else 100
+        text = self._chance.randbytes(min(longest, self._chance.choice((1, 10, 100)))).hex()
         if self._world.scenario.window < 1000:
             return text  # where a part is forgotten, a part of a word can't be told from other text
         status = self._workspace.status
