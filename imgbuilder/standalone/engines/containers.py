@@ -157,27 +157,27 @@ class ContainersEngine:
             since=self._dialect.heredocs_since,
         )
         with _files(request) as files, layout_folder(request.scratch) as layout:
-            image = await self._make(setup, request, files, output)
-            await self._run(setup, self._dialect.export(image, files.archive), files, output)
+            ended_well = False
+            try:
+                image = await self._make(setup, request, files, output)
+                await self._run(setup, self._dialect.export(image, files.archive), files, output)
+                ended_well = True
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._store.after_build(setup, files.temporary, ended_well=ended_well)
             return await unpack_archive(files.archive, layout)
 
     async def _make(self, setup: Setup, request: BuildRequest, files: _Files, output: Output) -> str:
         """Build an image in the store; its id."""
-        ended_well = False
-        try:
-            with credential_folder(request.scratch, request.pull_auth) as credentials:
-                subcommand = (
-                    *self._dialect.build(setup),
-                    *self._options(setup, request),
-                    *("--authfile", str(credentials / "config.json")),
-                    *("--iidfile", str(files.image_id)),
-                    str(request.context),
-                )
-                await self._run(setup, subcommand, files, output)
-            ended_well = True
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._store.after_build(setup, files.temporary, ended_well=ended_well)
+        with credential_folder(request.scratch, request.pull_auth) as credentials:
+            subcommand = (
+                *self._dialect.build(setup),
+                *self._options(setup, request),
+                *("--authfile", str(credentials / "config.json")),
+                *("--iidfile", str(files.image_id)),
+                str(request.context),
+            )
+            await self._run(setup, subcommand, files, output)
         return files.image_id.read_text().strip()
 
     async def _run(self, setup: Setup, subcommand: tuple[str, ...], files: _Files, output: Output) -> None:
