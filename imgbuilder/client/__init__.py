@@ -1,0 +1,1 @@
+"""A client of any builder.ImageBuilder server: calls, and how answers are shown."""

@@ -1,0 +1,1 @@
+"""A Kubernetes cluster as its users reach it: contexts, secrets, port-forwards."""
