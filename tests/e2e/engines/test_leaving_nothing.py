@@ -12,7 +12,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from imgbuilder.standalone.engines.protocol import BuildFailedError, Capabilities, EngineSettings
+from imgbuilder.standalone.engines.protocol import (
+    BuildFailedError,
+    BuildRequest,
+    Capabilities,
+    EngineSettings,
+)
 from imgbuilder.standalone.engines.selection import ENGINES
 from imgbuilder.standalone.engines.stores import store_size
 from imgbuilder.standalone.processes import find_marked
@@ -86,6 +91,27 @@ async def test_cancelling_at_any_moment_leaves_nothing(found: Found, project: Pr
         await gone(f"sleep {duration}")
         assert_nothing_is_left(found)
         assert list(request.scratch.iterdir()) == []
+
+
+async def test_an_export_that_is_cancelled_leaves_nothing(found: Found, project: Project) -> None:
+    """The image is built by then; what the engine had mounted to read it goes all the same."""
+    if found.engine.name not in {"buildah", "podman"}:
+        pytest.skip(f"{found.engine.name} exports while it builds")
+    project.write("FROM BASE\nRUN true\n")
+
+    async def cancel_exporting(scope: anyio.CancelScope, request: BuildRequest, delay: float) -> None:
+        await there(str(request.scratch / "image.tar"))
+        await anyio.sleep(delay)
+        scope.cancel()
+
+    for hundredths in range(5):
+        request = project.request()
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel_exporting, group.cancel_scope, request, hundredths / 100)
+            # a build that is done before it is cancelled is as good
+            await project.engine.build(request, project.said)
+            group.cancel_scope.cancel()
+        assert_nothing_is_left(found)
 
 
 async def test_a_failed_build_leaves_nothing(found: Found, project: Project) -> None:
