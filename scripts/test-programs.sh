@@ -24,6 +24,14 @@ install_grpcurl() {
     { cat .cache/grpcurl.txt >&2; return 1; }
 }
 
+# What makes Kubernetes' objects of config/kubernetes, with the checksums that Go keeps of its modules.
+install_kustomize() {
+  command -v go >/dev/null || return 1
+  echo "building kustomize (the first time this takes a minute)"
+  GOBIN="$PWD/.cache/bin" go install sigs.k8s.io/kustomize/kustomize/v5@v5.7.1 2>.cache/kustomize.txt ||
+    { cat .cache/kustomize.txt >&2; return 1; }
+}
+
 # gRPC for Node.js, as the lock file has it.
 install_node_client() {
   command -v npm >/dev/null || return 1
@@ -41,6 +49,7 @@ need runc "build images" scripts/system-packages.sh runc
 need busybox "build images" scripts/system-packages.sh busybox-static
 need skopeo "look at images with another tool" scripts/system-packages.sh skopeo
 need grpcurl "call the service with grpcurl" install_grpcurl
+need kustomize "make the objects of a cluster" install_kustomize
 if [ ! -d tests/interop/node/node_modules/@grpc/grpc-js ] && ! install_node_client; then
   echo "without Node.js and npm, tests that call the service from Node.js are skipped" >&2
   failed=1

@@ -1,0 +1,1 @@
+"""What it takes to run the service elsewhere: Kubernetes objects, the container image, dashboards and alerts."""
