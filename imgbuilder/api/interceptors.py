@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 import structlog
@@ -14,8 +14,15 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from imgbuilder.api.statuses import INTERNAL_ERROR, ShuttingDownError, answer_to
 from imgbuilder.runtime.grpc.interceptors import TYPES, Call, Proceed, Service
+from imgbuilder.telemetry.tracing import Tracer
 
 log = structlog.get_logger(__name__)
+
+SERVER_FAULTS: Final = frozenset({
+    Status.UNKNOWN, Status.DEADLINE_EXCEEDED, Status.UNIMPLEMENTED, Status.INTERNAL, Status.UNAVAILABLE,
+    Status.DATA_LOSS,
+})  # fmt: skip
+"""What OpenTelemetry counts as an error of the side that serves."""
 
 
 def methods_of(services: Iterable[Service]) -> list[tuple[str, str, str]]:
@@ -67,20 +74,50 @@ class Measuring:
         code = Status.OK
         try:
             await proceed()
-        except GRPCError as error:
-            code = error.status
-            raise
-        except StreamTerminatedError:
-            code = Status.CANCELLED
-            raise
-        except asyncio.CancelledError:
-            code = call.status_of_cancellation()
-            raise
-        except Exception:
-            code = INTERNAL_ERROR.status
+        except BaseException as error:
+            code = _code_of(error, call)
             raise
         finally:
             self._metrics.rpc_handled(*labels, code.name, anyio.current_time() - started)
+
+
+class Tracing:
+    """A span for each call; those that ask after the server itself, like health checks, have none."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    async def __call__(self, call: Call, proceed: Proceed) -> None:
+        """Trace one call."""
+        if call.service.startswith("grpc."):
+            await proceed()
+            return
+        headers = {name: value for name, value in call.metadata.items() if isinstance(value, str)}
+        about = {"rpc.system": "grpc", "rpc.service": call.service, "rpc.method": call.method}
+        with self._tracer.serving(call.path.removeprefix("/"), headers, about) as span:
+            code = Status.OK
+            try:
+                await proceed()
+            except BaseException as error:
+                code = _code_of(error, call)
+                raise
+            finally:
+                span.tell({"rpc.grpc.status_code": code.value})
+                if code in SERVER_FAULTS:
+                    span.fail(code.name)
+
+
+def _code_of(error: BaseException, call: Call) -> Status:
+    """The status with which a call ends that *error* ends."""
+    match error:
+        case GRPCError():
+            return error.status
+        case StreamTerminatedError():
+            return Status.CANCELLED
+        case asyncio.CancelledError():
+            return call.status_of_cancellation()
+        case _:
+            return INTERNAL_ERROR.status
 
 
 async def map_errors(call: Call, proceed: Proceed) -> None:

@@ -7,6 +7,7 @@ deadline.
 
 from __future__ import annotations
 
+import os
 import signal
 import ssl
 import time
@@ -22,7 +23,7 @@ import structlog
 import imgbuilder
 from imgbuilder.api.health import Health, HealthState
 from imgbuilder.api.imagebuilder import SERVICE, ImageBuilder
-from imgbuilder.api.interceptors import Draining, Measuring, map_errors, methods_of, service_names
+from imgbuilder.api.interceptors import Draining, Measuring, Tracing, map_errors, methods_of, service_names
 from imgbuilder.api.reflection import Reflection
 from imgbuilder.bus import Bus
 from imgbuilder.config import Config, client_files, server_files
@@ -49,6 +50,7 @@ from imgbuilder.runtime.tls import TlsFiles, client_context, keep_fresh, server_
 from imgbuilder.telemetry.endpoints import Endpoints, ListenError, serve_endpoints
 from imgbuilder.telemetry.lag import sample_loop_lag
 from imgbuilder.telemetry.metrics import Metrics
+from imgbuilder.telemetry.tracing import Tracer, tracing
 from imgbuilder.wsman.client import WorkspaceManagerClient
 from imgbuilder.wsman.supervisor import SupervisorClient
 
@@ -90,8 +92,9 @@ async def running(config: Config, *, debug: bool = False) -> AsyncIterator[Runni
     async with AsyncExitStack() as stack:
         contexts: Contexts = []
         metrics = Metrics(registries=_known_registries(config))
-        images = await stack.enter_async_context(_images(config, metrics))
-        workspaces = await stack.enter_async_context(_workspaces(config, contexts))
+        tracer = await stack.enter_async_context(tracing(os.environ))
+        images = await stack.enter_async_context(_images(config, metrics, tracer))
+        workspaces = await stack.enter_async_context(_workspaces(config, contexts, tracer))
         tasks = await stack.enter_async_context(Tasks())
         bus = Bus()
         logs = await stack.enter_async_context(
@@ -122,7 +125,15 @@ async def running(config: Config, *, debug: bool = False) -> AsyncIterator[Runni
         image_builder = ImageBuilder(resolver=resolver, builder=builder, tracker=tracker, logs=logs)
         metrics.observe_subscribers(bus.subscribers)
         service = await stack.enter_async_context(
-            _serving(config, image_builder, watcher, tracker, metrics, contexts),
+            _serving(
+                config,
+                image_builder,
+                watcher=watcher,
+                tracker=tracker,
+                metrics=metrics,
+                tracer=tracer,
+                contexts=contexts,
+            ),
         )
         tasks.spawn(watcher.run, name="watcher")
         tasks.spawn(tracker.run, name="time limits of builds")
@@ -143,9 +154,11 @@ async def running(config: Config, *, debug: bool = False) -> AsyncIterator[Runni
 async def _serving(
     config: Config,
     image_builder: ImageBuilder,
+    *,
     watcher: Watcher,
     tracker: Tracker,
     metrics: Metrics,
+    tracer: Tracer,
     contexts: Contexts,
 ) -> AsyncIterator[RunningService]:
     """The service's own addresses: gRPC, metrics and probes."""
@@ -159,7 +172,7 @@ async def _serving(
             connections=config.limits.connections,
             streams_per_connection=config.limits.streams_per_connection,
         ),
-        interceptors=[Measuring(metrics), map_errors, draining],
+        interceptors=[Measuring(metrics), Tracing(tracer), map_errors, draining],
         on_cut_off=lambda reason: metrics.peer_cut_off(reason.value),
     )
     metrics.preset_rpcs(methods_of(services))
@@ -208,7 +221,7 @@ async def _listen(server: Server, config: Config, contexts: Contexts) -> Address
         raise ListenError(str(grpc.address), error.strerror or str(error)) from error
 
 
-def _images(config: Config, metrics: Metrics) -> RegistryImages:
+def _images(config: Config, metrics: Metrics, tracer: Tracer) -> RegistryImages:
     registries = config.registries
     settings = RegistrySettings(
         insecure=frozenset(registries.insecure),
@@ -225,6 +238,7 @@ def _images(config: Config, metrics: Metrics) -> RegistryImages:
             metrics=metrics,
             pull_secret_file=Path(pull_secret_file) if pull_secret_file else None,
             ecr=config.orchestrator.enable_additional_ecr_auth,
+            tracer=tracer,
         )
     except DockerConfigError as error:
         raise InvalidInputError(
@@ -232,14 +246,14 @@ def _images(config: Config, metrics: Metrics) -> RegistryImages:
         ) from error
 
 
-def _workspaces(config: Config, contexts: Contexts) -> WorkspaceManagerClient:
+def _workspaces(config: Config, contexts: Contexts, tracer: Tracer) -> WorkspaceManagerClient:
     wsman = config.orchestrator.wsman
     context = None
     if wsman.tls.enabled:
         files = client_files(wsman.tls)
         context = client_context(files)
         contexts.append((context, files))
-    return WorkspaceManagerClient(wsman.address, tls=context)
+    return WorkspaceManagerClient(wsman.address, tls=context, tracer=tracer)
 
 
 def _repositories(config: Config) -> Repositories:

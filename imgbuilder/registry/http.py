@@ -22,6 +22,7 @@ from imgbuilder import __version__
 from imgbuilder.core.secrets import Secret
 from imgbuilder.registry.connections import IDLE, Connections
 from imgbuilder.registry.errors import RegistryError, RegistryFaultError, RegistryUnreachableError
+from imgbuilder.telemetry.tracing import NO_TRACER, Tracer
 
 # Both log addresses, at levels people turn on, and those of redirects are signed: as good as a password.
 for _name in ("httpx", "httpcore"):
@@ -95,6 +96,7 @@ class Http:
         metrics: RegistryMetrics,
         may_go: Callable[[str, str], bool],
         ssl_context: ssl.SSLContext | None = None,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         """
         :param timeout: seconds that a request may take, from the moment it has a connection slot of its host.
@@ -104,6 +106,7 @@ class Http:
         self._timeout = timeout
         self._metrics = metrics
         self._may_go = may_go
+        self._tracer = tracer
         self._labels: set[str] = set()
         self._ssl_context = ssl_context or ssl.create_default_context()
         self._connections = Connections(per_host=connections_per_host, connect=self._client)
@@ -142,6 +145,14 @@ class Http:
         raise RegistryFaultError(request.registry, f"redirects more than {MOST_REDIRECTS} times")
 
     async def _send(self, request: Request, url: httpx.URL, authorization: Secret) -> Answer:
+        # No more of the address: a query can be as good as a password.
+        about = {"http.request.method": request.method, "server.address": url.host, "url.path": url.path}
+        with self._tracer.calling(request.method, about) as span:
+            answer = await self._exchange(request, url, authorization)
+            span.tell({"http.response.status_code": answer.status})
+            return answer
+
+    async def _exchange(self, request: Request, url: httpx.URL, authorization: Secret) -> Answer:
         async with self._connections.to(str(origin_of(url))) as client:
             started = anyio.current_time()
             status = "cancelled"

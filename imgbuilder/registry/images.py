@@ -39,6 +39,7 @@ from imgbuilder.registry.settings import RegistrySettings
 from imgbuilder.registry.singleflight import CutOffError, SingleFlight
 from imgbuilder.registry.tokens import Tokens
 from imgbuilder.runtime.tasks import Tasks
+from imgbuilder.telemetry.tracing import NO_TRACER, Tracer
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class RegistryImages:
         pull_secret_file: Path | None = None,
         ecr: bool = False,
         ssl_context: ssl.SSLContext | None = None,
+        tracer: Tracer = NO_TRACER,
         wall_clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -96,6 +98,7 @@ class RegistryImages:
             metrics=metrics,
             may_go=endpoints.allows,
             ssl_context=ssl_context,
+            tracer=tracer,
         )
         retrying = Retrying(backoff=settings.backoff, wall_clock=wall_clock, jitter=jitter)
         tokens = Tokens(

@@ -6,7 +6,7 @@ Knows nothing of what is called. Never tries a second time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
@@ -41,6 +41,7 @@ async def ask(
     reply_type: type[Reply],
     *,
     deadline: float,
+    metadata: Mapping[str, str] | None = None,
 ) -> Reply:
     """The one answer to *request*.
 
@@ -54,6 +55,7 @@ async def ask(
             type(request),
             reply_type,
             timeout=deadline,
+            metadata=metadata,
         ) as call:
             call._wrapper = Interruption()  # noqa: SLF001  # see there
             await call.send_message(request, end=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
@@ -34,6 +34,7 @@ from imgbuilder.pb.wsman import (
     SubscribeResponse,
 )
 from imgbuilder.runtime.grpc.channel import open_channel
+from imgbuilder.telemetry.tracing import NO_TRACER, Span, Tracer
 from imgbuilder.wsman.calls import Replies, ask, listen
 from imgbuilder.wsman.errors import WorkspaceManagerError, WorkspaceManagerUnavailableError
 from imgbuilder.wsman.target import parse_target
@@ -66,6 +67,7 @@ class WorkspaceManagerClient:
     :param tls: see `imgbuilder.runtime.tls.client_context`; None for plaintext.
     :param call_deadline: seconds a call may take, connecting included.
     :param subscribe_deadline: seconds until a subscription must be open.
+    :param tracer: makes a span of each call, and tells the workspace manager of it.
     :param keepalive: seconds between two signs of life asked for, and until a connection without is given up.
     :raises InvalidInputError: if *address* can't be used.
     """
@@ -78,12 +80,14 @@ class WorkspaceManagerClient:
         call_deadline: float = CALL_DEADLINE,
         subscribe_deadline: float = SUBSCRIBE_DEADLINE,
         keepalive: float = KEEPALIVE,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._target = parse_target(address)
         self._tls = tls
         self._call_deadline = call_deadline
         self._subscribe_deadline = subscribe_deadline
         self._keepalive = keepalive
+        self._tracer = tracer
         self._opened: Channel | None = None
 
     async def __aenter__(self) -> Self:
@@ -203,13 +207,28 @@ class WorkspaceManagerClient:
     async def _call(self, method: str, request: object, reply_type: type[Reply]) -> Reply:
         if self._opened is None:
             self._opened = self._channel()
-        return await ask(
-            self._opened,
-            f"{SERVICE}/{method}",
-            request,
-            reply_type,
-            deadline=self._call_deadline,
-        )
+        path = f"{SERVICE}/{method}"
+        with self._span(path, request) as span:
+            try:
+                return await ask(
+                    self._opened,
+                    path,
+                    request,
+                    reply_type,
+                    deadline=self._call_deadline,
+                    metadata=self._tracer.headers(),
+                )
+            except WorkspaceManagerError as error:
+                span.tell({"rpc.grpc.status_code": Status[error.code].value})
+                raise
+
+    def _span(self, path: str, request: object) -> AbstractContextManager[Span]:
+        name = path.removeprefix("/")
+        service, _, method = name.partition("/")
+        about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        if isinstance(request, StartWorkspaceRequest):
+            about["imgbuilder.build_id"] = request.id
+        return self._tracer.calling(name, about)
 
 
 class Subscription:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Collection
 from typing import Any, Final
 
+import grpclib.events
 import grpclib.server
 from grpclib.encoding.base import CodecBase
 from grpclib.protocol import H2Protocol
@@ -16,11 +17,16 @@ HOST: Final = "127.0.0.1"
 
 
 class GrpcServer(grpclib.server.Server):
-    """Closes its connections when it is closed, as a process that ends does; grpclib leaves them open."""
+    """Closes its connections when it is closed, as a process that ends does; grpclib leaves them open.
+
+    :ivar metadata: what came with each call, with its path.
+    """
 
     def __init__(self, handlers: Collection[Any], *, codec: CodecBase) -> None:
         super().__init__(handlers, codec=codec)
+        self.metadata: list[tuple[str, dict[str, str]]] = []
         self._protocols: set[H2Protocol] = set()
+        grpclib.events.listen(self, grpclib.events.RecvRequest, self._keep_metadata)
 
     async def listen(self, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """Serve on *port* of the loopback, 0 for any that is free, and tell which."""
@@ -34,6 +40,10 @@ class GrpcServer(grpclib.server.Server):
                 protocol.processor.close()
         self.close()
         await self.wait_closed()
+
+    async def _keep_metadata(self, event: grpclib.events.RecvRequest) -> None:
+        texts = {name: value for name, value in event.metadata.items() if isinstance(value, str)}
+        self.metadata.append((event.method_name, texts))
 
     def _protocol_factory(self) -> H2Protocol:
         protocol = super()._protocol_factory()

@@ -123,6 +123,11 @@ class WorkspaceManager:
         """Host and port."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def metadata(self) -> list[tuple[str, dict[str, str]]]:
+        """What came with each call since it serves, with the call's path."""
+        return [] if self._server is None else self._server.metadata
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

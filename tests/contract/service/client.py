@@ -32,6 +32,11 @@ from imgbuilder.pb.builder import (
     ResolveWorkspaceImageResponse,
 )
 from imgbuilder.pb.contentservice import GitInitializer, WorkspaceInitializer
+from imgbuilder.pb.grpc.health.v1 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthCheckResponseServingStatus,
+)
 from imgbuilder.runtime.grpc.channel import open_channel
 
 Response = TypeVar("Response")
@@ -86,26 +91,32 @@ class Client:
         self._channel = channel
 
     @asynccontextmanager
-    async def open(self, request: Any, *, encoded: bytes | None = None) -> AsyncIterator[Call[Any]]:
+    async def open(
+        self, request: Any, *, encoded: bytes | None = None, metadata: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Call[Any]]:
         """Begin the call that takes *request*; at the end of the block it is cancelled if it goes on.
 
         :param encoded: is sent in its stead.
         """
         name, cardinality, response_type = METHODS[type(request)]
         path = f"/builder.ImageBuilder/{name}"
-        async with self._channel.request(path, cardinality, type(request), response_type) as stream:
+        async with self._channel.request(
+            path, cardinality, type(request), response_type, metadata=metadata
+        ) as stream:
             await stream.send_message(request if encoded is None else encoded, end=True)
             yield Call(stream)
             if not stream._recv_trailing_metadata_done:  # grpclib does not tell
                 with suppress(StreamClosedError):  # the service has ended it meanwhile
                     await stream.cancel()
 
-    async def call(self, request: Any, *, encoded: bytes | None = None) -> list[Any]:
+    async def call(
+        self, request: Any, *, encoded: bytes | None = None, metadata: Mapping[str, str] | None = None
+    ) -> list[Any]:
         """All responses to *request*.
 
         :raises GRPCError: if the call ended with another status than OK.
         """
-        async with self.open(request, encoded=encoded) as call:
+        async with self.open(request, encoded=encoded, metadata=metadata) as call:
             return await call.rest()
 
     async def resolve(self, ref: str, auth: BuildRegistryAuth | None = None, *, retry: bool = False) -> str:
@@ -135,6 +146,14 @@ class Client:
         """What ListBuilds answers."""
         (response,) = await self.call(ListBuildsRequest())
         return list(response.builds)
+
+    async def serves(self) -> bool:
+        """Whether the service says that it is healthy."""
+        path, kind = "/grpc.health.v1.Health/Check", Cardinality.UNARY_UNARY
+        async with self._channel.request(path, kind, HealthCheckRequest, HealthCheckResponse) as stream:
+            await stream.send_message(HealthCheckRequest(), end=True)
+            response = await stream.recv_message()
+        return response is not None and response.status == HealthCheckResponseServingStatus.SERVING
 
 
 @asynccontextmanager

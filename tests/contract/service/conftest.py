@@ -112,7 +112,7 @@ class Logged:
 
     def take(self, _logger: Any, level: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """The structlog processor that takes an event, of which nobody else hears."""
-        self.events.append({"level": level, **event})
+        self.events.append({"level": level, **structlog.contextvars.get_contextvars(), **event})
         self._happened.set()
         raise structlog.DropEvent
 
