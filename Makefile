@@ -42,14 +42,15 @@ test-programs: setup
 	@scripts/test-programs.sh
 
 .PHONY: lint
-lint: setup ## Check style, types, layers, and that the generated code fits protos/
+lint: setup ## Check style, types, layers, and that what is generated is up to date
 	@$(VENV_PYTHON) -m ruff format --check --quiet . || { echo 'not formatted: run `make format`' >&2; exit 1; }
 	@$(VENV_PYTHON) -m ruff check --quiet .
 	@$(VENV_PYTHON) -m mypy --no-error-summary
 	@$(VENV_PYTHON) -c 'import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main(["--no-cache"]))' \
 		> $(VENV)/layers.txt || { cat $(VENV)/layers.txt >&2; exit 1; }
 	@$(VENV_PYTHON) scripts/generate_protos.py --check 2> $(VENV)/protos.txt || { cat $(VENV)/protos.txt >&2; exit 1; }
-	@echo 'style, types, layers and generated code: ok'
+	@$(VENV_PYTHON) scripts/generate_docs.py --check
+	@echo 'style, types, layers, generated code and pages: ok'
 
 .PHONY: format
 format: setup ## Format the code, and mend what ruff can mend
@@ -60,12 +61,19 @@ format: setup ## Format the code, and mend what ruff can mend
 protos: setup ## Generate imgbuilder/pb from protos/
 	@$(VENV_PYTHON) scripts/generate_protos.py
 
+.PHONY: docs
+docs: setup ## Generate docs/configuration.md and docs/metrics.md from the code
+	@$(VENV_PYTHON) scripts/generate_docs.py
+
 .PHONY: lock
-lock: setup ## Make requirements.lock anew from pyproject.toml, with the newest versions that fit
+lock: setup ## Make the lock files anew from pyproject.toml, with the newest versions that fit
 	@$(VENV_PYTHON) -m venv .cache/uv
 	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 	@.cache/uv/bin/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
 		--no-header --group dev pyproject.toml -o requirements.lock
+	@.cache/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--no-header --extra speed --extra tracing --no-emit-package kubernetes-asyncio \
+		--constraints requirements.lock pyproject.toml -o requirements-service.lock
 
 .PHONY: clean
 clean: ## Remove everything that was made here: .venv, caches, packages

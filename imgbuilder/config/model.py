@@ -172,6 +172,7 @@ class Registries(Section):
     lookup_timeout: PositiveSeconds = _spelled("40s")
     """Time limit of a look-up with all its requests."""
     connections_per_host: Count = 8
+    """How many requests to one host are under way at the same time."""
 
 
 class Logs(Section):
@@ -204,9 +205,11 @@ class Limits(Section):
     """What clients may do."""
 
     message_size: Size = _spelled("4MiB")
-    """Of a request."""
+    """How large a request may be."""
     connections: Count = 1_000
+    """How many may be open. More are closed at once."""
     streams_per_connection: Count = 10_000
+    """How many calls may be open on one connection. More are refused."""
 
 
 class Telemetry(Section):
