@@ -143,9 +143,9 @@ class ImageNotChecked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeLimitReached:
-    """The build took longer than a build may."""
+    """The build took longer than a build may: *limit*, in seconds."""
 
-    minutes: int
+    limit: float
 
 
 Observation = (
@@ -288,8 +288,14 @@ def _image_not_checked(build: Build, observation: ImageNotChecked) -> Transition
     return Transition(_changed(build, state=BuildState.FAILED, message=message))
 
 
+def _duration(seconds: float) -> str:
+    """In whole minutes where that is exact."""
+    number, unit = (seconds / 60, "minute") if seconds % 60 == 0 else (seconds, "second")
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"
+
+
 def _time_limit(build: Build, observation: TimeLimitReached) -> Transition:
-    message = f"build was stopped: it took longer than {observation.minutes} minutes"
+    message = f"build was stopped: it took longer than {_duration(observation.limit)}"
     return Transition(
         _changed(build, state=BuildState.FAILED, message=message),
         (Effect.STOP_WORKSPACE,),

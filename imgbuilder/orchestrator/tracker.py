@@ -249,8 +249,7 @@ class Tracker:
         now = anyio.current_time()
         for build_id, tracked in list(self._builds.items()):
             if not tracked.build.state.ended and now >= tracked.deadline:
-                minutes = round(self._settings.maximum_duration / 60)
-                self.observe(build_id, TimeLimitReached(minutes=minutes))
+                self.observe(build_id, TimeLimitReached(limit=self._settings.maximum_duration))
         while self._ended:
             oldest = next(iter(self._ended))
             ended_at = self._builds[oldest].ended_at or 0.0

@@ -86,7 +86,7 @@ OBSERVATIONS: st.SearchStrategy[Observation] = st.one_of(
     st.just(ImageFound()),
     st.just(ImageMissing()),
     st.builds(ImageNotChecked, fault=st.just("registry down")),
-    st.just(TimeLimitReached(minutes=60)),
+    st.just(TimeLimitReached(limit=3600)),
 )
 
 
@@ -185,11 +185,15 @@ def test_a_refusal_does_not_count_once_the_workspace_was_seen() -> None:
     assert after(seen(), StartRefused(message="no", unavailable=True)).state is BuildState.RUNNING
 
 
-def test_a_build_over_its_time_is_stopped() -> None:
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [(3600, "60 minutes"), (60, "1 minute"), (90, "90 seconds"), (1, "1 second"), (0.5, "0.5 seconds")],
+)
+def test_a_build_over_its_time_is_stopped(limit: float, told: str) -> None:
     """The client is told why."""
-    transition = observe(after(seen()), TimeLimitReached(minutes=60))
+    transition = observe(after(seen()), TimeLimitReached(limit=limit))
     assert transition.build.state is BuildState.FAILED
-    assert "60 minutes" in transition.build.message
+    assert transition.build.message == f"build was stopped: it took longer than {told}"
     assert transition.effects == (Effect.STOP_WORKSPACE,)
 
 
@@ -225,7 +229,7 @@ def test_the_answer_to_a_start_counts_after_the_end_too() -> None:
 def test_the_time_limit_is_for_builds_that_go_on() -> None:
     """One that has ended is decided by its image."""
     ended = after(seen(phase="STOPPING"))
-    assert observe(ended, TimeLimitReached(minutes=60)).build is ended
+    assert observe(ended, TimeLimitReached(limit=3600)).build is ended
 
 
 def test_an_impossible_observation_is_a_typed_error() -> None:
