@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,6 +23,9 @@ from imgbuilder.core.errors import ImgbuilderError, InvalidInputError
 
 if TYPE_CHECKING:
     from imgbuilder.config import Config
+
+Surroundings = Callable[["Config"], AbstractAsyncContextManager[object]]
+"""Something that a service needs for as long as it runs."""
 
 
 def run(
@@ -37,9 +42,10 @@ def run(
     return run_service(flags.config, as_json=as_json, debug=bool(flags.verbose))
 
 
-def run_service(path: str, *, as_json: bool, debug: bool) -> int:
+def run_service(path: str, *, as_json: bool, debug: bool, within: Surroundings | None = None) -> int:
     """Run a service with the configuration file at *path* until it is told to stop; the exit status.
 
+    :param within: what it runs inside of, made of its configuration.
     :raises ConfigError: if the configuration can't work.
     :raises ImgbuilderError: if the service can't start for a reason that a user can mend.
     """
@@ -59,7 +65,7 @@ def run_service(path: str, *, as_json: bool, debug: bool) -> int:
             )
         try:
             anyio.run(
-                partial(load_service().serve, loaded.config, debug=debug),
+                partial(_serve, loaded.config, debug=debug, within=within),
                 backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
             )
         except Exception as error:
@@ -74,6 +80,11 @@ def run_service(path: str, *, as_json: bool, debug: bool) -> int:
             log.exception("the service failed")
             return 1
     return 0
+
+
+async def _serve(config: Config, *, debug: bool, within: Surroundings | None) -> None:
+    async with nullcontext() if within is None else within(config):
+        await load_service().serve(config, debug=debug)
 
 
 def field_to_listen_on(cause: Exception, config: Config) -> str:

@@ -184,3 +184,14 @@ class SecretContentError(KubeError):
         super().__init__(f"secret {secret}: {key} {fault}")
         self.secret = secret
         self.key = key
+
+
+class TlsFilesError(KubeError):
+    """Certificates can't be written.
+
+    :ivar folder: where.
+    """
+
+    def __init__(self, folder: str, fault: str) -> None:
+        super().__init__(f"cannot write certificates to {folder}: {fault}")
+        self.folder = folder
