@@ -21,23 +21,20 @@ import structlog
 
 from imgbuilder.core.permissions import Credentials, Permissions, check_additional, decode_additional
 from imgbuilder.core.references import Reference
+from imgbuilder.registry.assembly import assemble
 from imgbuilder.registry.caches import BoundedCache
-from imgbuilder.registry.client import RegistryClient
 from imgbuilder.registry.ecr import EcrCredentials
-from imgbuilder.registry.endpoints import Endpoints
 from imgbuilder.registry.errors import (
     CredentialsUnavailableError,
     RegistryDeniedError,
     RegistryUnreachableError,
 )
-from imgbuilder.registry.http import Http, RegistryMetrics
+from imgbuilder.registry.http import RegistryMetrics
 from imgbuilder.registry.keychain import Keychain
 from imgbuilder.registry.lookups import Lookups, Resolved
 from imgbuilder.registry.pullsecret import PullSecret
-from imgbuilder.registry.retrying import Retrying
 from imgbuilder.registry.settings import RegistrySettings
 from imgbuilder.registry.singleflight import CutOffError, SingleFlight
-from imgbuilder.registry.tokens import Tokens
 from imgbuilder.runtime.tasks import Tasks
 from imgbuilder.telemetry.tracing import NO_TRACER, Tracer
 
@@ -91,28 +88,20 @@ class RegistryImages:
             ecr=EcrCredentials(tasks=self._tasks, wall_clock=wall_clock) if ecr else None,
             tasks=self._tasks,
         )
-        endpoints = Endpoints(insecure=settings.insecure, mirrors=settings.mirrors)
-        self._http = Http(
-            timeout=settings.timeout,
-            connections_per_host=settings.connections_per_host,
+        parts = assemble(
+            settings,
             metrics=metrics,
-            may_go=endpoints.allows,
+            tasks=self._tasks,
+            wall_clock=wall_clock,
+            jitter=jitter,
             ssl_context=ssl_context,
             tracer=tracer,
         )
-        retrying = Retrying(backoff=settings.backoff, wall_clock=wall_clock, jitter=jitter)
-        tokens = Tokens(
-            http=self._http,
-            endpoints=endpoints,
-            retrying=retrying,
-            metrics=metrics,
-            tasks=self._tasks,
-            time_limit=settings.lookup_timeout,
-        )
+        self._http = parts.http
         self._lookups = Lookups(
-            client=RegistryClient(http=self._http, tokens=tokens, retrying=retrying),
-            endpoints=endpoints,
-            retrying=retrying,
+            client=parts.client,
+            endpoints=parts.endpoints,
+            retrying=parts.retrying,
             platform=settings.platform,
             mirror_credentials=self._mirror_credentials,
         )

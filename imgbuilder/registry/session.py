@@ -17,12 +17,10 @@ from typing import Self
 from imgbuilder.core.permissions import Credentials
 from imgbuilder.core.references import Reference
 from imgbuilder.registry.access import PULL, PUSH, Access, repository_scope
-from imgbuilder.registry.client import RegistryClient
-from imgbuilder.registry.endpoints import Endpoint, Endpoints
-from imgbuilder.registry.http import Http, RegistryMetrics
-from imgbuilder.registry.retrying import Retrying
+from imgbuilder.registry.assembly import assemble
+from imgbuilder.registry.endpoints import Endpoint
+from imgbuilder.registry.http import RegistryMetrics
 from imgbuilder.registry.settings import RegistrySettings
-from imgbuilder.registry.tokens import Tokens
 from imgbuilder.registry.transfers import Transfers
 from imgbuilder.runtime.tasks import Tasks
 
@@ -77,24 +75,16 @@ class RegistrySession:
         """:param ssl_context: by default the system's trust store, or what ``SSL_CERT_FILE`` names."""
         self._tasks = Tasks()
         self._stack = AsyncExitStack()
-        self._endpoints = Endpoints(insecure=settings.insecure, mirrors=settings.mirrors)
-        self._http = Http(
-            timeout=settings.timeout,
-            connections_per_host=settings.connections_per_host,
-            metrics=metrics,
-            may_go=self._endpoints.allows,
-            ssl_context=ssl_context,
-        )
-        self.retrying = Retrying(backoff=settings.backoff, wall_clock=wall_clock, jitter=jitter)
-        tokens = Tokens(
-            http=self._http,
-            endpoints=self._endpoints,
-            retrying=self.retrying,
+        parts = assemble(
+            settings,
             metrics=metrics,
             tasks=self._tasks,
-            time_limit=settings.lookup_timeout,
+            wall_clock=wall_clock,
+            jitter=jitter,
+            ssl_context=ssl_context,
         )
-        self.client = RegistryClient(http=self._http, tokens=tokens, retrying=self.retrying)
+        self._http, self._endpoints = parts.http, parts.endpoints
+        self.client, self.retrying = parts.client, parts.retrying
         self.transfers = Transfers(
             may_go=self._endpoints.allows,
             connections_per_host=settings.connections_per_host,
