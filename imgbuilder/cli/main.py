@@ -7,12 +7,13 @@ An error that a user can mend is one line on standard error: exit status 2 where
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 import typer
 
 import imgbuilder
-from imgbuilder.cli import generate
+from imgbuilder.cli import completion, generate
+from imgbuilder.cli.lazy import LazyGroup
 from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, VerboseOption, without_go_flags
 from imgbuilder.cli.run import run
 from imgbuilder.cli.standalone import standalone
@@ -20,7 +21,22 @@ from imgbuilder.core.errors import ImgbuilderError
 
 PROGRAM: Final = "imgbuilder"
 
+
+class Commands(LazyGroup):
+    """The commands; those that ask a running service are imported when they are used."""
+
+    lazy: ClassVar = {
+        "build": "imgbuilder.cli.client.build",
+        "build-batch": "imgbuilder.cli.client.batch",
+        "list": "imgbuilder.cli.client.listing",
+        "logs": "imgbuilder.cli.client.logs",
+        "resolve": "imgbuilder.cli.client.resolve",
+        "health": "imgbuilder.cli.client.health",
+    }
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     context_settings={"help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,  # they show the values of variables
@@ -46,6 +62,7 @@ def imgbuilder_command(
 
 app.command("run")(run)
 app.command("standalone")(standalone)
+generate.app.command("completion")(completion.completion)
 app.add_typer(generate.app, name="generate")
 
 
@@ -57,6 +74,7 @@ def print_version() -> None:
 
 def execute(arguments: list[str]) -> int:
     """Do what the command line *arguments* say; the exit status."""
+    completion.prepare()
     try:
         status = app(without_go_flags(arguments), prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:

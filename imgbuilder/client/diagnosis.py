@@ -1,0 +1,135 @@
+"""Why there is no connection, in words that say what to do: wrong port, TLS on one side only, certificates.
+
+A server that is spoken to in the wrong way just hangs up, and the connection can't tell why. So it is asked once
+more, by hand.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import Final
+
+from imgbuilder.client.endpoints import Endpoint
+
+LIMIT: Final = 3.0
+"""Seconds that each look may take."""
+
+_HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+"""The beginning of HTTP/2: its preface, and settings that change nothing."""
+
+EXPECTS_TLS: Final = "it expects TLS: give --tls-ca with the certificate of its authority (or --tls)"
+NO_TLS: Final = "it does not speak TLS: leave out the --tls options"
+HTTP_1: Final = "it answers HTTP/1, not gRPC: is the port right?"
+WANTS_CERTIFICATE: Final = "it wants a certificate from its clients: give --tls-cert and --tls-key"
+REFUSED_CERTIFICATE: Final = "it does not accept the certificate of --tls-cert"
+HUNG_UP: Final = "it hung up at once: is that a gRPC server?"
+
+_PLAIN_ANSWERS: Final = {
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+    "HTTP_REQUEST",
+}
+_NAME_MISMATCHES: Final = {62, 64}
+"""OpenSSL's codes for a certificate that is another host's, or another IP address'."""
+
+
+def of_connecting(error: BaseException, endpoint: Endpoint) -> str:
+    """Why a connection could not be made that ended with *error*."""
+    if isinstance(error, ssl.SSLError):
+        return _of_tls(error, endpoint)
+    if isinstance(error, socket.gaierror):
+        return "there is no such host: see --host, or the variable IMGBUILDER_HOST"
+    if isinstance(error, TimeoutError):
+        return "no answer: is the host right, and is a firewall in between?"
+    if isinstance(error, ConnectionRefusedError) or _refused(error):
+        return "nothing listens there: start one, or say where one is with --host"
+    if isinstance(error, ConnectionResetError) and endpoint.tls is not None:
+        return NO_TLS
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def of_silence(endpoint: Endpoint) -> str:
+    """Why a server hung up before it answered anything. Blocks for some seconds at most."""
+    try:
+        if endpoint.tls is not None:
+            return _greet_with_tls(endpoint, endpoint.tls)
+        return _greet(endpoint)
+    except ssl.SSLError as error:
+        return _of_tls(error, endpoint)
+    except OSError:
+        return HUNG_UP
+
+
+def _greet(endpoint: Endpoint) -> str:
+    with _connected(endpoint) as plain:
+        try:
+            plain.sendall(_HELLO)
+            answer = plain.recv(64)
+        except OSError:
+            answer = b""
+    if answer.startswith(b"HTTP/1"):
+        return HTTP_1
+    if answer.startswith(b"\x15\x03") or _speaks_tls(endpoint):
+        return EXPECTS_TLS
+    return HUNG_UP
+
+
+def _greet_with_tls(endpoint: Endpoint, context: ssl.SSLContext) -> str:
+    name = endpoint.server_name or endpoint.address.host
+    with _connected(endpoint) as plain, context.wrap_socket(plain, server_hostname=name) as secured:
+        if secured.selected_alpn_protocol() != "h2":
+            return "it speaks TLS, but not HTTP/2: is the port right?"
+        secured.sendall(_HELLO)
+        while secured.recv(64):  # its settings come first, then what it thinks of our certificate
+            pass
+    return HUNG_UP
+
+
+def _speaks_tls(endpoint: Endpoint) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is sent: only whether it answers counts
+    try:
+        with _connected(endpoint) as plain, context.wrap_socket(plain):
+            return True
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+
+
+def _connected(endpoint: Endpoint) -> socket.socket:
+    return socket.create_connection((endpoint.address.host, endpoint.address.port), timeout=LIMIT)
+
+
+def _of_certificate(error: ssl.SSLCertVerificationError, endpoint: Endpoint) -> str:
+    name = endpoint.server_name or endpoint.address.host
+    if error.verify_code in _NAME_MISMATCHES:
+        return f"its certificate is not for {name}: say whose it is with --tls-server-name"
+    return f"its certificate is not trusted ({error.verify_message}): name its authority with --tls-ca"
+
+
+def _of_tls(error: ssl.SSLError, endpoint: Endpoint) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _of_certificate(error, endpoint)
+    reason = error.reason or ""
+    if reason in _PLAIN_ANSWERS:
+        return NO_TLS
+    if "CERTIFICATE_REQUIRED" in reason:
+        return WANTS_CERTIFICATE
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "CA" in reason.split("_")):
+        return REFUSED_CERTIFICATE
+    if isinstance(error, ssl.SSLEOFError):
+        return NO_TLS
+    return f"TLS failed: {reason.lower().replace('_', ' ') or error}"
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether asyncio tried several addresses, all of which refused: it puts them into one text."""
+    return isinstance(error, OSError) and (
+        error.errno == errno.ECONNREFUSED
+        or (error.errno is None and f"[Errno {errno.ECONNREFUSED}]" in str(error))
+    )
