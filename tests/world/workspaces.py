@@ -36,7 +36,7 @@ from tests.world.serving import GrpcServer, RecordingCodec
 from tests.world.subscribers import Subscriber
 
 BACKLOG: Final = 256
-PATIENCE: Final = 10.0
+PATIENCE: Final = 30.0
 """Seconds a test waits for a condition before it fails."""
 
 

@@ -134,7 +134,7 @@ async def test_a_pull_secret_that_changes_counts_at_once(looking: Looking, tmp_p
             assert images._pull_secret is not None
             changed = images._pull_secret.changed
             pull_secret(tmp_path, auths={registry.host: {"username": "u", "password": "new"}})
-            with anyio.fail_after(2):
+            with anyio.fail_after(20):
                 await changed.wait()
             await resolve(images, registry)
 

@@ -118,7 +118,7 @@ class Logged:
 
     async def until(self, words: str, count: int = 1) -> None:
         """Wait until the event of these *words* was logged *count* times in all."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while sum(event["event"] == words for event in self.events) < count:
                 self._happened = anyio.Event()
                 await self._happened.wait()

@@ -228,7 +228,7 @@ async def test_builds_of_other_replicas_are_listed(world: World, served: Served)
 
 async def until_listed(client: Client, *build_ids: str) -> None:
     """Wait until exactly the builds of these ids run."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while {build.build_id for build in await client.builds()} != set(build_ids):
             pass
 

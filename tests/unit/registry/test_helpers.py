@@ -141,7 +141,7 @@ async def _ended(pid: int) -> None:
     except ProcessLookupError:
         return
     try:
-        with anyio.fail_after(2):
+        with anyio.fail_after(20):
             await anyio.wait_readable(descriptor)
     finally:
         os.close(descriptor)

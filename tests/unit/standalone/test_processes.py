@@ -133,7 +133,7 @@ async def test_a_program_that_talks_while_it_ends_is_heard_out(owner: Path) -> N
     """Its last words fit into no pipe: somebody has to read on."""
     heard = Heard()
     script = "trap 'head -c 1000000 /dev/zero; exit 0' TERM; echo ready; while :; do sleep 0.01; done"
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
             group.start_soon(run, shell(owner, script), heard)
             await heard.spoken.wait()
@@ -148,7 +148,7 @@ async def test_what_holds_the_output_open_is_cut_off(
     """A child in the background does not keep a program from having ended."""
     monkeypatch.setattr(processes, "LINGERING", 0.1)
     heard = Heard()
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         ended = await run(shell(owner, f"{leave}sleep 60 & echo done"), heard)
     assert ended.ok
     assert heard.chunks == [b"done\n"]

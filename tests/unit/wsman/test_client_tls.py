@@ -42,7 +42,7 @@ async def test_a_frozen_network_is_noticed(tmp_path: Path) -> None:
         client.subscribe() as changes,
     ):
         proxy.freeze()
-        with anyio.fail_after(5), pytest.raises(WorkspaceManagerUnavailableError):
+        with anyio.fail_after(20), pytest.raises(WorkspaceManagerUnavailableError):
             await anext(changes)
 
 
