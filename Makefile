@@ -7,6 +7,7 @@ VENV_PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.up-to-date
 CONFIG ?= config/example.json
 ARGS ?=
+BASE ?=
 CACHES := .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache build dist
 
 .PHONY: help
@@ -36,6 +37,10 @@ demo: setup ## Build real images on this machine, and watch: ARGS="--engine podm
 .PHONY: test
 test: setup lint test-programs ## Check everything and run all tests: ARGS="tests/unit -k name" for some
 	@$(VENV_PYTHON) -m pytest -q $(ARGS)
+
+.PHONY: bench
+bench: setup ## Measure the service: ARGS="--only fan-out --quick", BASE=COMMIT to compare with a commit
+	@$(VENV_PYTHON) -m tests.bench $(if $(BASE),--base $(BASE)) $(ARGS)
 
 .PHONY: test-programs
 test-programs: setup

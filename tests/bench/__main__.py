@@ -1,0 +1,43 @@
+"""``python -m tests.bench``, or ``make bench``: measure the service."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.bench import running, table
+from tests.bench.children import ChildError
+from tests.bench.stage import be_preferred
+from tests.bench.words import say
+
+
+def main() -> int:
+    """Measure what the command line says; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only rows with NAME in their name; repeatable",
+    )
+    parser.add_argument("--list", action="store_true", help="list the rows, and measure nothing")
+    parser.add_argument("--quick", action="store_true", help="each measurement once, and shorter")
+    options = parser.parse_args()
+    rows = running.chosen(options.only)
+    if not rows:
+        parser.error(f"no row is named like {', '.join(options.only)}; see --list")
+    if options.list:
+        say(table.rows_table(rows))
+        return 0
+    be_preferred()
+    try:
+        running.run(rows, quick=options.quick)
+    except ChildError as error:
+        say(f"The benchmark failed: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
