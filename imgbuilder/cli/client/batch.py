@@ -75,11 +75,14 @@ def build_batch(
         return say_why(context, str(error), NOT_ASKED)
 
     async def work(client: ImageBuilderClient) -> int:
+        import anyio
+
         from imgbuilder.client import batch
 
+        began = anyio.current_time()
         with _shown(form, items) as watcher:
             results = await batch.build_batch(client, items, watcher, concurrency=concurrency)
-        return _conclude(form, results)
+        return _conclude(form, results, anyio.current_time() - began)
 
     return run_client(context, connection, work, interrupted=lambda: "builds that were begun go on")
 
@@ -150,18 +153,17 @@ def line_of(result: Result, done: int, total: int) -> str:
     return f"{place} {result.status:<12} {took(result.seconds):>6}  {result.image}  {what}"
 
 
-def _conclude(form: Text | Form, results: Sequence[Result]) -> int:
+def _conclude(form: Text | Form, results: Sequence[Result], seconds: float) -> int:
     from imgbuilder.client.words import took
 
     failed = [result for result in results if not result.succeeded]
     succeeded = len(results) - len(failed)
     if isinstance(form, Text):
-        longest = took(max(result.seconds for result in results))
-        typer.echo(f"{MARK} {succeeded} of {len(results)} images are there; the longest took {longest}")
+        typer.echo(f"{MARK} {succeeded} of {len(results)} images are there, after {took(seconds)}")
         for result in failed:
             typer.echo(f"{MARK} failed: {result.image}: {' '.join(result.message.split())}", err=True)
     else:
-        document = {"succeeded": succeeded, "failed": len(failed)}
+        document = {"succeeded": succeeded, "failed": len(failed), "seconds": round(seconds, 3)}
         if isinstance(form, Json):
             typer.echo(as_json({"summary": document}))
         else:
