@@ -32,6 +32,15 @@ install_kustomize() {
     { cat .cache/kustomize.txt >&2; return 1; }
 }
 
+# The packages of the service's container image, for a test that builds it without a network.
+download_wheels() {
+  [ ! .cache/wheels/complete -nt requirements-service.lock ] || return 0
+  echo "downloading what requirements-service.lock names"
+  rm -rf .cache/wheels
+  .venv/bin/python -m pip --disable-pip-version-check download --quiet --no-deps --only-binary :all: \
+    --require-hashes -r requirements-service.lock -d .cache/wheels && touch .cache/wheels/complete
+}
+
 # gRPC for Node.js, as the lock file has it.
 install_node_client() {
   command -v npm >/dev/null || return 1
@@ -52,6 +61,11 @@ need grpcurl "call the service with grpcurl" install_grpcurl
 need kustomize "make the objects of a cluster" install_kustomize
 if [ ! -d tests/interop/node/node_modules/@grpc/grpc-js ] && ! install_node_client; then
   echo "without Node.js and npm, tests that call the service from Node.js are skipped" >&2
+  failed=1
+fi
+
+if ! download_wheels; then
+  echo "without the service's packages, tests that build its container image are skipped" >&2
   failed=1
 fi
 

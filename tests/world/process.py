@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,12 +52,16 @@ async def service_process(
     config: Mapping[str, Any],
     folder: Path,
     *arguments: str,
+    command: Sequence[str] = (),
 ) -> AsyncIterator[ServiceProcess]:
-    """A service with *config*, which is written into *folder*; at the end it is asked to stop, and has to."""
+    """A service with *config*, which is written into *folder*; at the end it is asked to stop, and has to.
+
+    :param command: in the place of the installed program with its arguments: what runs it in another way.
+    """
     path = folder / "service.json"
     path.write_text(json.dumps(config))
     process = await anyio.open_process(
-        [str(PROGRAM), "run", "--config", str(path), "--json-log", *arguments],
+        command or [str(PROGRAM), "run", "--config", str(path), "--json-log", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
