@@ -32,6 +32,23 @@ install_kustomize() {
     { cat .cache/kustomize.txt >&2; return 1; }
 }
 
+# Prometheus' own check of rules. The package starts a service, so that only this program of it is taken.
+install_promtool() {
+  command -v apt-get >/dev/null || return 1
+  echo "taking promtool out of Debian's package prometheus"
+  rm -rf .cache/promtool
+  mkdir -p .cache/promtool
+  (
+    cd .cache/promtool
+    apt-get -qq download prometheus 2>/dev/null || { as_root apt-get -qq update && apt-get -qq download prometheus; }
+    dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
+  ) && mv .cache/promtool/usr/bin/promtool .cache/bin/ && rm -rf .cache/promtool
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
 # The packages of the service's container image, for a test that builds it without a network.
 download_wheels() {
   [ ! .cache/wheels/complete -nt requirements-service.lock ] || return 0
@@ -59,6 +76,8 @@ need busybox "build images" scripts/system-packages.sh busybox-static
 need skopeo "look at images with another tool" scripts/system-packages.sh skopeo
 need grpcurl "call the service with grpcurl" install_grpcurl
 need kustomize "make the objects of a cluster" install_kustomize
+need promtool "check alerts" install_promtool
+need shellcheck "check shell scripts" scripts/system-packages.sh shellcheck
 if [ ! -d tests/interop/node/node_modules/@grpc/grpc-js ] && ! install_node_client; then
   echo "without Node.js and npm, tests that call the service from Node.js are skipped" >&2
   failed=1
