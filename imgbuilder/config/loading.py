@@ -85,6 +85,8 @@ def _decoded(path: str, text: bytes) -> dict[str, Any]:
         raise ConfigError(path, [Fault("", f"is not JSON: {error.msg} ({where})")]) from error
     except (UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(path, [Fault("", "is not JSON in UTF-8")]) from error
+    except ValueError as error:  # Python reads no number of thousands of digits
+        raise ConfigError(path, [Fault("", "has a number that is too long")]) from error
     if not isinstance(data, dict):
         raise ConfigError(path, [Fault("", "must be a JSON object")])
     return data

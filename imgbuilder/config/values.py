@@ -74,7 +74,7 @@ def parse_size(value: Any) -> int:
         unit = _BYTES.get(match[2].lower()) if match else None
         if match is None or unit is None:
             raise ValueError(f'{_quoted(value)} is not a size such as "64MiB"')
-        size = int(float(match[1]) * unit)
+        size = int(min(float(match[1]) * unit, 2**63))  # of enough digits, a float is infinite
     if not 0 < size < 2**63:
         raise ValueError("must be more than 0 bytes, and less than 8 EiB")
     return size

@@ -76,4 +76,5 @@ def _blob(part: dict[str, Any]) -> Blob:
 
 
 def _is_elsewhere(part: dict[str, Any]) -> bool:
-    return any(word in str(part.get("mediaType", "")) for word in _ELSEWHERE)
+    media_type = part.get("mediaType")
+    return isinstance(media_type, str) and any(word in media_type for word in _ELSEWHERE)

@@ -136,7 +136,8 @@ def _document(body: bytes, media_type: str) -> dict[str, Any]:
         raise InvalidManifestError("its manifest is not JSON") from error
     if not isinstance(document, dict):
         raise InvalidManifestError("its manifest is no JSON object")
-    names = {media_type.partition(";")[0].strip().lower(), str(document.get("mediaType"))}
+    own = document.get("mediaType")
+    names = {media_type.partition(";")[0].strip().lower(), own if isinstance(own, str) else ""}
     if document.get("schemaVersion") == 1 or any(name.startswith(_SCHEMA_1) for name in names):
         raise InvalidManifestError(
             "its manifest is of schema 1, which is not supported: push the image again with a current tool",
@@ -185,5 +186,5 @@ def _rank(entry: Any, wanted: Platform) -> int | None:
 
 
 def _version(variant: Any) -> int:
-    number = str(variant).removeprefix("v")
+    number = variant.removeprefix("v") if isinstance(variant, str) else ""
     return int(number) if number.isascii() and number.isdigit() and len(number) < 4 else 1000

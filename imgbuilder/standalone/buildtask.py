@@ -126,7 +126,7 @@ def _additional(text: str) -> dict[str, Credentials]:
     fault = InvalidInputError(ADDITIONAL_AUTH, "is not a JSON object of credentials by registry")
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise fault from None  # without its cause, which repeats what stands there
     if not isinstance(document, dict):
         raise fault

@@ -11,6 +11,7 @@ import os
 import platform
 import re
 import stat
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,8 @@ WORKSPACE: Final = PurePosixPath("/workspace")
 """What the contract's paths call the folder with the clone."""
 
 LONGEST_DOCKERFILE: Final = 1 << 20
+MOST_ARGUMENTS: Final = 1000
+"""Before the first stage; each may stand for much more than was written."""
 
 _DIRECTIVE: Final = re.compile(r"#\s*(?P<name>[a-zA-Z]+)\s*=\s*(?P<value>\S+)\s*")
 _HEREDOC: Final = re.compile(r"\s\d*<<-?([\"']?)[A-Za-z_][A-Za-z0-9_.]*\1(?:\s|$)")
@@ -99,13 +102,16 @@ def parse_dockerfile(text: str) -> Dockerfile:
     directives = dict(_directives(text))
     images: dict[Reference, None] = {}
     arguments: dict[str, str] = {}
+    known = ChainMap(arguments, _platform_arguments())
     stages: set[str] = set()
     heredocs = False
     for keyword, rest in _instructions(text, directives.get("escape", "\\")):
         if keyword == "ARG" and not stages:
             arguments.update(_defaults(rest, arguments))
+            if len(arguments) > MOST_ARGUMENTS:
+                raise DockerfileError(f"it has more than {MOST_ARGUMENTS} arguments before its first stage")
         heredocs |= keyword in {"RUN", "COPY", "ADD"} and _HEREDOC.search(f" {rest}") is not None
-        for name in _sources(keyword, rest, arguments):
+        for name in _sources(keyword, rest, known):
             if _LOCAL.match(name):
                 raise DockerfileError(f"{keyword} {name}: only images in a registry can be built on")
             if name.lower() not in stages and name != "scratch" and not name.isdecimal():
@@ -173,10 +179,11 @@ def _instructions(text: str, escape: str) -> Iterator[tuple[str, str]]:
 
 
 def _instruction(line: str) -> tuple[str, str]:
-    keyword, _, rest = line.strip().partition(" ")
-    keyword, _, more = keyword.partition("\t")
-    rest = f"{more} {rest}".strip()
-    return _instruction(rest) if keyword.upper() == "ONBUILD" and rest else (keyword.upper(), rest)
+    keyword, rest = "ONBUILD", line.strip()
+    while keyword == "ONBUILD" and rest:
+        keyword, *others = rest.split(maxsplit=1)
+        keyword, rest = keyword.upper(), others[0].strip() if others else ""
+    return keyword, rest
 
 
 def _defaults(rest: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -185,29 +192,39 @@ def _defaults(rest: str, known: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         yield name, _expand("ARG", value, known) if value is not None else known.get(name, "")
 
 
-def _sources(keyword: str, rest: str, arguments: Mapping[str, str]) -> Iterator[str]:
+def _sources(keyword: str, rest: str, known: Mapping[str, str]) -> Iterator[str]:
     """The names of what an instruction takes files from: images, stages and numbers of stages."""
     words = rest.split()
     flags = [word for word in words if word.startswith("--")]
     if keyword == "FROM":
         named = [word for word in words if not word.startswith("--")]
         if named:
-            yield _expand(keyword, named[0], {**_platform_arguments(), **arguments})
+            yield _expand(keyword, named[0], known)
     elif keyword in {"COPY", "ADD", "RUN"}:
         for flag in flags:
-            match = re.search(r"--from=(.*)|--mount=(?:.*,)?from=([^,]*)", flag)
-            if match is not None:
-                name = (match[1] or match[2] or "").strip("\"'")
+            for text in _named_by(flag):
+                name = text.strip("\"'")
                 if "$" in name or "\\" in name:
                     raise DockerfileError(f"{keyword} {flag}: variables can't be used here")
                 yield name
 
 
+def _named_by(flag: str) -> Iterator[str]:
+    """What a flag says that files are taken from."""
+    _, is_from, name = flag.partition("--from=")
+    if is_from:
+        yield name
+    _, _, options = flag.partition("--mount=")
+    for option in options.split(","):
+        if option.startswith("from="):
+            yield option.removeprefix("from=")
+
+
 def _stage(keyword: str, rest: str) -> Iterator[str]:
     """The name of the stage that an instruction begins, and one by which it is known that there is one."""
     if keyword == "FROM":
-        named = re.search(r"\s+as\s+(\S+)\s*$", rest, re.IGNORECASE)
-        yield named[1].lower() if named else ""
+        words = rest.lower().split()
+        yield words[-1] if len(words) > 2 and words[-2] == "as" else ""
 
 
 def _reference(name: str) -> dict[Reference, None]:

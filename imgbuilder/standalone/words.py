@@ -9,6 +9,8 @@ from typing import Final
 from imgbuilder.core.errors import ImgbuilderError
 
 DEEPEST: Final = 20
+LONGEST: Final = 64 * 1024
+"""Characters of a value. A variable that is made of itself doubles with each line."""
 
 _PLAIN: Final = re.compile(r"[^$\\'\"]+")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]")
@@ -18,8 +20,8 @@ _OPERATOR: Final = re.compile(r":?[-+]")
 class UnknownSubstitutionError(ImgbuilderError):
     """A variable is used in a way that is not known here, so that the value can't be told."""
 
-    def __init__(self) -> None:
-        super().__init__("this kind of substitution is not supported here")
+    def __init__(self, fault: str = "this kind of substitution is not supported here") -> None:
+        super().__init__(fault)
 
 
 def expand(word: str, values: Mapping[str, str], *, depth: int = 0) -> str:
@@ -31,6 +33,7 @@ def expand(word: str, values: Mapping[str, str], *, depth: int = 0) -> str:
         raise UnknownSubstitutionError
     done: list[str] = []
     position, quoted = 0, False
+    length = 0
     while position < len(word):
         character = word[position]
         if character == '"':
@@ -45,6 +48,9 @@ def expand(word: str, values: Mapping[str, str], *, depth: int = 0) -> str:
         elif character == "$":
             text, position = _variable(word, position + 1, values, depth)
             done.append(text)
+            length += len(text)
+            if length > LONGEST:
+                raise UnknownSubstitutionError("the value is too long")
         else:
             plain = _PLAIN.match(word, position)
             text = plain[0] if plain else character

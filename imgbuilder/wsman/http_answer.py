@@ -14,6 +14,7 @@ _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?")
 _LONGEST_HEAD: Final = 64 * 1024
 _LONGEST_LINE: Final = 4 * 1024
+_MOST_INFORMATIONAL: Final = 100
 
 
 class HttpAnswerError(Exception):
@@ -36,6 +37,7 @@ class HttpAnswerDecoder:
         """Bytes of the body or the chunk that are still to come; None for all until the end."""
         self._behind_chunk = False
         self._in_trailer = False
+        self._informational = 0
 
     def feed(self, data: bytes) -> bytes:
         """The part of the body that *data* brings; what comes after the body is ignored.
@@ -84,6 +86,9 @@ class HttpAnswerDecoder:
             raise HttpAnswerError("no HTTP/1.1 answer")
         status = int(status_line[1])
         if status < 200 and status != 101:
+            self._informational += 1
+            if self._informational > _MOST_INFORMATIONAL:
+                raise HttpAnswerError("nothing but informational answers")
             return
         headers: dict[bytes, bytes] = {}
         for line in lines:

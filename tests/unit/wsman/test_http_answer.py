@@ -87,6 +87,7 @@ def test_what_follows_the_answer_is_ignored() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 5000,
         b"HTTP/1.1 200 OK\r\na: " + b"x" * 70000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 101,
     ],
 )
 def test_what_is_no_answer_is_refused(stream: bytes) -> None:
