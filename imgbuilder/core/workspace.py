@@ -34,6 +34,9 @@ MANAGED_BY: Final[Mapping[str, str]] = {"managed-by": "image-builder"}
 BUILD_TASKS: Final = '[{"name": "build", "init": "sudo -E /app/bob build"}]'
 TIMEOUT: Final = "1h0m0s"
 
+LONGEST_TEXT: Final = 64 * 1024
+"""Characters of a failure or message that are passed on: far more than any has, and few enough to be kept and sent."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildPlan:
@@ -144,8 +147,8 @@ def seen(status: WorkspaceStatus) -> WorkspaceSeen | None:
         phase=_phase_name(status.phase),
         ended=status.phase in (WorkspacePhase.STOPPING, WorkspacePhase.STOPPED),
         stopped=status.phase == WorkspacePhase.STOPPED,
-        failure=conditions.failed or conditions.headless_task_failed,
-        message=status.message,
+        failure=(conditions.failed or conditions.headless_task_failed)[:LONGEST_TEXT],
+        message=status.message[:LONGEST_TEXT],
         # what is before 1970 is Go's way to say that it is not set
         started_at=max(0, int(metadata.started_at.timestamp())) if metadata.started_at else 0,
         log_source=LogSource(url=url, owner_token=Secret(owner_token)) if url else None,

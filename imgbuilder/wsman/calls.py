@@ -27,6 +27,12 @@ from imgbuilder.wsman.errors import (
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
+LONGEST_REPLY: Final = 32 << 20
+"""Bytes: tens of thousands of workspaces in one list."""
+
+LONGEST_OF_STREAM: Final = 4 << 20
+"""Bytes of each answer of a streaming call: what gRPC's own clients take by default."""
+
 ERRORS: Final = {
     Status.UNAVAILABLE: WorkspaceManagerUnavailableError,
     Status.DEADLINE_EXCEEDED: WorkspaceManagerUnavailableError,
@@ -59,6 +65,7 @@ async def ask(
         ) as call:
             call._wrapper = Interruption()  # noqa: SLF001  # see there
             await call.send_message(request, end=True)
+            _bound(call, LONGEST_REPLY)
             reply = await call.recv_message()
     if reply is None:
         raise WorkspaceManagerError(Status.INTERNAL.name, "answered OK without a message")
@@ -86,6 +93,7 @@ async def listen(
         try:
             with typed_errors(), anyio.fail_after(deadline):
                 await call.send_message(request, end=True)
+            _bound(call, LONGEST_OF_STREAM)
             yield Replies(call)
         finally:
             channel.close()  # or leaving the call would wait for the end of the stream
@@ -147,6 +155,21 @@ def typed_errors() -> Iterator[None]:
     except (ProtocolError, AssertionError, NotImplementedError) as error:
         # grpclib asserts that messages are complete, and knows no compression
         raise WorkspaceManagerError(Status.INTERNAL.name, f"not an answer: {error}") from error
+
+
+def _bound(call: Stream[Any, Any], longest: int) -> None:
+    """Let no answer to *call* have more than *longest* bytes. grpclib would put together up to 4 GiB."""
+    stream = call._stream  # noqa: SLF001  # grpclib has no other way to it
+    receive = stream.recv_data
+
+    async def receive_bounded(size: int) -> bytes:
+        if size > longest:
+            raise GRPCError(
+                Status.RESOURCE_EXHAUSTED, f"its answer has {size} bytes, more than the limit of {longest}"
+            )
+        return await receive(size)
+
+    stream.recv_data = receive_bounded  # type: ignore[method-assign]  # of this one stream
 
 
 class Interruption(Wrapper):

@@ -7,7 +7,7 @@ import datetime as dt
 from imgbuilder.core.builds import LogSource, WorkspaceSeen
 from imgbuilder.core.naming import paths_of_a_reference
 from imgbuilder.core.secrets import Secret
-from imgbuilder.core.workspace import BuildPlan, WorkspaceSettings, seen, start_request
+from imgbuilder.core.workspace import LONGEST_TEXT, BuildPlan, WorkspaceSettings, seen, start_request
 from imgbuilder.pb.contentservice import GitInitializer, WorkspaceInitializer
 from imgbuilder.pb.wsman import (
     EnvironmentVariable,
@@ -159,3 +159,15 @@ def test_a_phase_of_a_newer_workspace_manager_is_running() -> None:
     found = seen(WorkspaceStatus(metadata=metadata, phase=WorkspacePhase(99)))
     assert found is not None
     assert (found.phase, found.ended) == ("99", False)
+
+
+def test_texts_of_absurd_length_are_cut() -> None:
+    """They are kept with the build and sent to all its clients, who take no message of any length."""
+    status = WorkspaceStatus(
+        metadata=WorkspaceMetadata(meta_id="id", annotations=OURS),
+        conditions=WorkspaceConditions(failed="f" * 100_000),
+        message="m" * 100_000,
+    )
+    found = seen(status)
+    assert found is not None
+    assert (found.failure, found.message) == ("f" * LONGEST_TEXT, "m" * LONGEST_TEXT)

@@ -8,7 +8,8 @@ from grpclib.const import Status
 
 from imgbuilder.core.secrets import Secret
 from imgbuilder.orchestrator import ports
-from imgbuilder.pb.wsman import StartWorkspaceRequest, StopWorkspacePolicy
+from imgbuilder.pb.wsman import StartWorkspaceRequest, StopWorkspacePolicy, WorkspacePhase
+from imgbuilder.wsman.calls import LONGEST_OF_STREAM, LONGEST_REPLY
 from imgbuilder.wsman.client import WorkspaceManagerClient
 from imgbuilder.wsman.errors import (
     WorkspaceExistsError,
@@ -156,6 +157,34 @@ async def test_nobody_there(manager: WorkspaceManager, client: WorkspaceManagerC
             async with client.subscribe():
                 pass
     assert await client.list() == []
+
+
+async def test_an_answer_that_is_too_long_is_not_received(
+    manager: WorkspaceManager, client: WorkspaceManagerClient
+) -> None:
+    """It is refused when its size is known; the connection goes on."""
+    manager.add(start_request("one"))
+    manager.advance("one", WorkspacePhase.RUNNING, message="x" * LONGEST_REPLY)
+    for _ in range(2):
+        with pytest.raises(WorkspaceManagerError, match="more than the limit of 33554432") as caught:
+            await client.list()
+        assert caught.value.code == "RESOURCE_EXHAUSTED"
+    manager.vanish("one")
+    assert await client.list() == []
+
+
+async def test_a_change_that_is_too_long_ends_the_subscription(
+    manager: WorkspaceManager, client: WorkspaceManagerClient
+) -> None:
+    """The next one goes on."""
+    manager.add(start_request("one"))
+    async with client.subscribe() as changes:
+        manager.advance("one", WorkspacePhase.RUNNING, message="x" * LONGEST_OF_STREAM)
+        with pytest.raises(WorkspaceManagerError, match="more than the limit of 4194304"):
+            await anext(changes)
+    async with client.subscribe() as changes:
+        manager.advance("one", WorkspacePhase.RUNNING)
+        assert (await anext(changes)).phase == "RUNNING"
 
 
 async def test_a_peer_that_hangs_up_at_once() -> None:
