@@ -5,12 +5,14 @@ Moves messages. It tries nothing twice, and knows nothing of what the messages m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import h2.exceptions
 from grpclib.client import Channel, Stream
@@ -48,6 +50,7 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._opened: Channel | None = None
+        self._transport: asyncio.WriteTransport | None = None
         self._answered = False
 
     async def __aenter__(self) -> Self:
@@ -61,12 +64,13 @@ class Connection:
         )
         try:
             with anyio.fail_after(CONNECT_LIMIT):
-                await self._opened.__connect__()
+                protocol = await self._opened.__connect__()
+            self._transport = protocol.connection._transport  # noqa: SLF001  # see `_close`
         except OSError as error:  # TLS errors and timeouts are among them
-            self._close()
+            await self._close()
             raise UnreachableError(str(self.endpoint), of_connecting(error, self.endpoint)) from error
         except BaseException:
-            self._close()
+            await self._close()
             raise
         return self
 
@@ -76,7 +80,7 @@ class Connection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close()
+        await self._close()
 
     async def ask(self, call: Call, request: Any, *, limit: float) -> Any:
         """The one answer to *request*.
@@ -135,10 +139,17 @@ class Connection:
             reason = await anyio.to_thread.run_sync(of_silence, self.endpoint)
             raise UnreachableError(str(self.endpoint), reason) from error
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._opened is not None:
             self._opened.close()
             self._opened = None
+        if self._transport is not None:
+            # Nothing is awaited any more, so TLS' farewell is not waited for either, for which the loop would have
+            # to go on.
+            self._transport.abort()
+            self._transport = None
+            with anyio.CancelScope(shield=True):
+                await anyio.lowlevel.checkpoint()  # in which it is closed
 
 
 class Replies(Generic[Reply]):
@@ -190,7 +201,7 @@ def typed_errors(method: str, address: str, limit: float) -> Iterator[None]:
         yield
     except GRPCError as error:
         fault = plain_text(error.message or "")
-        if error.status is Status.UNIMPLEMENTED:
+        if error.status is Status.UNIMPLEMENTED or _is_no_grpc(error):
             raise UnknownCallError(method, address, fault or error.status.name) from error
         raise CallError(method, error.status.name, fault) from error
     except TimeoutError as error:
@@ -201,3 +212,9 @@ def typed_errors(method: str, address: str, limit: float) -> Iterator[None]:
     except (ProtocolError, AssertionError, NotImplementedError) as error:
         # grpclib asserts that messages are complete, and knows no compression
         raise CallError(method, Status.INTERNAL.name, f"what came is not an answer: {error}") from error
+
+
+def _is_no_grpc(error: GRPCError) -> bool:
+    """Whether what came is an answer of HTTP, which grpclib makes a status of; so do servers that know no such call."""
+    texts = ("Missing content-type", "Invalid content-type", "Received :status", "Missing grpc-status")
+    return error.status is Status.UNKNOWN and (error.message or "").startswith(texts)

@@ -23,7 +23,13 @@ EXPECTS_TLS: Final = "it expects TLS: give --tls-ca with the certificate of its 
 NO_TLS: Final = "it does not speak TLS: leave out the --tls options"
 HTTP_1: Final = "it answers HTTP/1, not gRPC: is the port right?"
 WANTS_CERTIFICATE: Final = "it wants a certificate from its clients: give --tls-cert and --tls-key"
+MAY_WANT_CERTIFICATE: Final = (
+    "it hung up after the TLS handshake: it may want a certificate, give --tls-cert and --tls-key"
+)
 REFUSED_CERTIFICATE: Final = "it does not accept the certificate of --tls-cert"
+MAY_REFUSE_CERTIFICATE: Final = (
+    "it hung up after the TLS handshake: it may not accept the certificate of --tls-cert"
+)
 HUNG_UP: Final = "it hung up at once: is that a gRPC server?"
 
 _PLAIN_ANSWERS: Final = {
@@ -82,10 +88,18 @@ def _greet_with_tls(endpoint: Endpoint, context: ssl.SSLContext) -> str:
     with _connected(endpoint) as plain, context.wrap_socket(plain, server_hostname=name) as secured:
         if secured.selected_alpn_protocol() != "h2":
             return "it speaks TLS, but not HTTP/2: is the port right?"
-        secured.sendall(_HELLO)
-        while secured.recv(64):  # its settings come first, then what it thinks of our certificate
+        # In TLS 1.3 a server looks at our certificate after the handshake. Some say what they think, some just go.
+        try:
+            secured.sendall(_HELLO)
+            while secured.recv(64):
+                pass
+        except TimeoutError:
+            return HUNG_UP
+        except ssl.SSLError:
+            raise
+        except OSError:
             pass
-    return HUNG_UP
+    return MAY_REFUSE_CERTIFICATE if endpoint.shows_certificate else MAY_WANT_CERTIFICATE
 
 
 def _speaks_tls(endpoint: Endpoint) -> bool:

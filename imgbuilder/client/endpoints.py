@@ -21,11 +21,13 @@ class Endpoint:
     """An image builder.
 
     :ivar tls: None for plaintext.
+    :ivar shows_certificate: whether there is a certificate of ours in it.
     :ivar server_name: whose certificate it must show, instead of its host's; empty for the host's.
     """
 
     address: Address
     tls: ssl.SSLContext | None = None
+    shows_certificate: bool = False
     server_name: str = ""
 
     def __str__(self) -> str:

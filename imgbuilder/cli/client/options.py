@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from imgbuilder.cli.lean import import_without_rich
 from imgbuilder.client.errors import InvalidOptionError
 from imgbuilder.client.formats import FORMS
 
@@ -233,7 +234,10 @@ class AuthOptions:
 
 
 def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
-    """*command* with the fields of its groups of options as parameters of their own, for typer to see."""
+    """*command* with the fields of its groups of options as parameters of their own, for typer to see.
+
+    What the command imports when it runs comes without rich, which only a terminal needs.
+    """
     signature = inspect.signature(command, eval_str=True)
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[type, list[str]]] = {}
@@ -256,6 +260,7 @@ def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def wrapper(*arguments: Any, **options: Any) -> Any:
+        import_without_rich("structlog")  # before what brings it along
         for name, (group, fields) in groups.items():
             options[name] = group(**{field: options.pop(field) for field in fields})
         return command(*arguments, **options)

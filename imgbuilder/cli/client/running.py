@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from imgbuilder.cli.client.options import ConnectionOptions
-from imgbuilder.cli.lean import import_without_rich
 from imgbuilder.cli.run import only_cause
 from imgbuilder.client.errors import CallError, InvalidOptionError
 from imgbuilder.core.errors import ImgbuilderError
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from imgbuilder.client.connection import Connection
     from imgbuilder.client.endpoints import Endpoint
     from imgbuilder.client.imagebuilder import ImageBuilderClient
@@ -48,7 +49,6 @@ def run_client(
     :param timeout: how long each of its calls may take that is no stream, as a user writes it.
     :param interrupted: says what is to be said after a Ctrl-C.
     """
-    import_without_rich("structlog")
     import anyio
 
     try:
@@ -67,14 +67,6 @@ def run_client(
         if isinstance(cause, OSError):
             return say_why(context, str(cause), NOT_ASKED)
         raise
-
-
-def checked(context: typer.Context, command: Callable[[], int]) -> int:
-    """The exit status of *command*, which is `NOT_ASKED` if an option can't be used."""
-    try:
-        return command()
-    except ImgbuilderError as error:
-        return say_why(context, str(error), NOT_ASKED)
 
 
 def status_of(error: ImgbuilderError) -> int:
@@ -128,8 +120,23 @@ async def _endpoint(options: ConnectionOptions) -> AsyncIterator[Endpoint]:
     if options.encrypted:
         tls = client_tls(ca=options.tls_ca, certificate=options.tls_cert, key=options.tls_key)
     if not options.in_cluster:
-        yield Endpoint(address=parse_host(options.host), tls=tls, server_name=options.tls_server_name)
+        yield Endpoint(
+            address=parse_host(options.host),
+            tls=tls,
+            shows_certificate=bool(options.tls_cert),
+            server_name=options.tls_server_name,
+        )
         return
+    from imgbuilder.telemetry.logging import logging_to
+
+    with logging_to(sys.stderr, as_json=False):  # connections may fail on the way, which only the log says
+        async with _forwarded(options, tls) as endpoint:
+            yield endpoint
+
+
+@asynccontextmanager
+async def _forwarded(options: ConnectionOptions, tls: SSLContext | None) -> AsyncIterator[Endpoint]:
+    from imgbuilder.client.endpoints import Endpoint, parse_host
     from imgbuilder.kube.forwarding import forwarding
 
     async with forwarding(
@@ -141,4 +148,9 @@ async def _endpoint(options: ConnectionOptions) -> AsyncIterator[Endpoint]:
     ) as forward:
         # The certificate is that of the service, not of this end of the tunnel.
         name = options.tls_server_name or options.kube_service
-        yield Endpoint(address=parse_host(forward.address), tls=tls, server_name=name)
+        yield Endpoint(
+            address=parse_host(forward.address),
+            tls=tls,
+            shows_certificate=bool(options.tls_cert),
+            server_name=name,
+        )

@@ -1,0 +1,1 @@
+"""The client commands against the real service, as their users run them."""

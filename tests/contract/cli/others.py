@@ -1,0 +1,72 @@
+"""Servers of other kinds than ours: another image builder, and what may listen on a port instead of one."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import SocketAttribute, SocketStream
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from imgbuilder.pb.builder import BuildInfo, ImageBuilderBase, ListBuildsRequest, ListBuildsResponse
+from imgbuilder.runtime.grpc.codec import ProtoCodec
+from tests.world.serving import GrpcServer
+
+
+class Lists(ImageBuilderBase):
+    """An image builder that only lists builds: each time what comes next, and in the end UNAVAILABLE."""
+
+    def __init__(self, *lists: Sequence[BuildInfo]) -> None:
+        self._lists = iter(lists)
+
+    async def list_builds(self, message: ListBuildsRequest) -> ListBuildsResponse:
+        """What comes next."""
+        builds = next(self._lists, None)
+        if builds is None:
+            raise GRPCError(Status.UNAVAILABLE, "the end\nof the world")
+        return ListBuildsResponse(builds=list(builds))
+
+
+@asynccontextmanager
+async def grpc(*services: ImageBuilderBase, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    """A plain grpclib server; its address."""
+    server = GrpcServer(services, codec=ProtoCodec())
+    port = await server.listen(0, tls=tls)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.end()
+
+
+@asynccontextmanager
+async def tcp(handle: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[str]:
+    """A server that does *handle* with each connection; its address."""
+
+    async def serve(stream: SocketStream) -> None:
+        async with stream:
+            try:
+                await handle(stream)
+            except (anyio.BrokenResourceError, anyio.EndOfStream):
+                return
+
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(listener.serve, serve)
+        yield f"127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+        group.cancel_scope.cancel()
+
+
+async def http_1(stream: SocketStream) -> None:
+    """Answers anything as an old web server does."""
+    await stream.receive()
+    await stream.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+async def hang_up(stream: SocketStream) -> None:
+    """Says nothing at all."""
+    await stream.receive()

@@ -1,0 +1,146 @@
+"""Watching a build over connections that break."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from imgbuilder.client.building import follow_build
+from imgbuilder.client.connection import Connection
+from imgbuilder.client.endpoints import Endpoint, parse_host
+from imgbuilder.client.errors import ConnectionLostError
+from imgbuilder.client.imagebuilder import ImageBuilderClient
+from imgbuilder.client.loglines import LogLines
+from imgbuilder.pb.builder import BuildRequest, BuildResponse, BuildStatus
+from imgbuilder.pb.wsman import WorkspacePhase
+from tests.contract.service.client import reference
+from tests.contract.service.conftest import Served
+from tests.world.proxy import TcpProxy
+from tests.world.scripts import LINES, Script, Stage
+from tests.world.world import World
+
+LOG = ["Connecting to log output ...", "Connected to log output ..."]
+
+
+class Watcher:
+    """Remembers what it is told, and can be waited with."""
+
+    def __init__(self) -> None:
+        self.responses: list[BuildResponse] = []
+        self.lines: list[str] = []
+        self.notices: list[str] = []
+        self._told = anyio.Event()
+
+    def changed(self, response: BuildResponse) -> None:
+        """See `BuildWatcher`."""
+        self.responses.append(response)
+        self._told.set()
+
+    def said(self, line: str) -> None:
+        """See `BuildWatcher`."""
+        self.lines.append(line)
+        self._told.set()
+
+    def noticed(self, text: str) -> None:
+        """See `BuildWatcher`."""
+        self.notices.append(text)
+        self._told.set()
+
+    async def until(self, lines: int = 0, notices: int = 0) -> None:
+        """Wait until it has been told so many."""
+        with anyio.fail_after(30):
+            while len(self.lines) < lines or len(self.notices) < notices:
+                self._told = anyio.Event()
+                await self._told.wait()
+
+
+def in_two_halves(second: anyio.Event) -> Script:
+    """A build that writes *LINES*, and a last line when *second* is set."""
+
+    async def script(stage: Stage) -> None:
+        stage.advance(WorkspacePhase.RUNNING)
+        for line in LINES:
+            stage.write(f"{line}\r\n")
+        await second.wait()
+        stage.write("the end\r\n")
+        stage.push()
+        stage.exit(0)
+        stage.advance(WorkspacePhase.STOPPED)
+
+    return script
+
+
+@asynccontextmanager
+async def client_of(port: int) -> AsyncIterator[ImageBuilderClient]:
+    """A client of the service on *port*."""
+    async with Connection(Endpoint(address=parse_host(f"127.0.0.1:{port}"))) as connection:
+        yield ImageBuilderClient(connection)
+
+
+async def test_nothing_is_lost_or_shown_twice(world: World, served: Served) -> None:
+    """A connection that breaks is made again: one build, each line once, also if it was to be forced."""
+    second = anyio.Event()
+    world.script = in_two_halves(second)
+    request = BuildRequest(source=reference(world.seed_base_image()), force_rebuild=True)
+    watcher, ends = Watcher(), list[BuildResponse]()
+
+    async def follow(client: ImageBuilderClient) -> None:
+        ends.append(await follow_build(client, request, watcher, lines=LogLines()))
+
+    async with (
+        TcpProxy(served.running.address.port) as proxy,
+        client_of(proxy.port) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(follow, client)
+        await watcher.until(lines=len(LOG) + len(LINES))
+        proxy.cut()
+        await watcher.until(notices=1)
+        second.set()
+    assert watcher.lines == [*LOG, *LINES, "the end"]
+    assert ends[0].status == BuildStatus.done_success
+    assert len(world.manager.received("StartWorkspace")) == 1
+    assert all("attaching to the build again" in notice for notice in watcher.notices)
+
+
+async def test_patience_has_an_end(world: World, served: Served) -> None:
+    """A connection that stays away is given up, with the reason."""
+    world.script = in_two_halves(anyio.Event())
+    request = BuildRequest(source=reference(world.seed_base_image()))
+    watcher = Watcher()
+
+    async def follow(client: ImageBuilderClient) -> None:
+        with pytest.raises(ConnectionLostError, match="lost the connection to 127"):
+            await follow_build(client, request, watcher, lines=LogLines(), patience=0.2)
+
+    async with (
+        TcpProxy(served.running.address.port) as proxy,
+        client_of(proxy.port) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(follow, client)
+        await watcher.until(lines=len(LOG))
+        proxy.target_port = 1  # nobody is there
+        proxy.cut()
+    assert watcher.responses[-1].status == BuildStatus.running
+
+
+async def test_leaving_stops_nothing(world: World, served: Served) -> None:
+    """Whoever stops watching leaves the build running."""
+    world.script = in_two_halves(anyio.Event())
+    request = BuildRequest(source=reference(world.seed_base_image()))
+    watcher = Watcher()
+    async with client_of(served.running.address.port) as client, anyio.create_task_group() as group:
+
+        async def follow() -> None:
+            await follow_build(client, request, watcher, lines=LogLines())
+
+        group.start_soon(follow)
+        await watcher.until(lines=1)
+        group.cancel_scope.cancel()
+    (build,) = await served.client.builds()
+    assert build.status == BuildStatus.running
+    assert not world.manager.received("StopWorkspace")
