@@ -49,7 +49,7 @@ def run_service(path: str, *, as_json: bool, debug: bool, within: Surroundings |
     :raises ConfigError: if the configuration can't work.
     :raises ImgbuilderError: if the service can't start for a reason that a user can mend.
     """
-    import_without_rich("structlog")
+    import_without_rich("structlog", "imgbuilder.config")
     from imgbuilder.config import ConfigError, Fault, load
     from imgbuilder.telemetry.logging import logging_to
 

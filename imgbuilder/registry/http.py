@@ -108,7 +108,7 @@ class Http:
         self._may_go = may_go
         self._tracer = tracer
         self._labels: set[str] = set()
-        self._ssl_context = ssl_context or ssl.create_default_context()
+        self._ssl_context = ssl_context
         self._connections = Connections(per_host=connections_per_host, connect=self._client)
 
     async def __aenter__(self) -> Self:
@@ -171,6 +171,9 @@ class Http:
             raise RegistryUnreachableError(request.registry, f"no answer within {self._timeout:g} s")
 
     def _client(self) -> httpx.AsyncClient:
+        if self._ssl_context is None:
+            # With the first request: reading the trust store takes as long as a twentieth of the start.
+            self._ssl_context = ssl.create_default_context()
         return httpx.AsyncClient(
             verify=self._ssl_context,
             # There is one time limit, around everything. But a TLS handshake that is cancelled, and does not

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import anyio
+import orjson
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
 from imgbuilder.core.errors import ImgbuilderError
 from imgbuilder.telemetry.metrics import Metrics
 
 Readiness = Callable[[], tuple[bool, Sequence[str]]]
 """Whether the service is ready, and what it is waiting for, in words."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An application as ASGI has it."""
 
 CONNECTIONS_LIMIT: Final = 100
 HEADERS_LIMIT: Final = 16 * 1024
@@ -77,30 +80,59 @@ async def serve_endpoints(
         yield Endpoints(metrics_port=metrics_port, probes_port=probes_port)
 
 
-def _metrics_app(metrics: Metrics) -> Starlette:
-    async def show(request: Request) -> Response:
-        text, content_type = metrics.exposition(request.headers.get("accept", ""))
-        return Response(text, headers={"content-type": content_type})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a path answers."""
 
-    return Starlette(routes=[Route("/metrics", show)])
+    body: bytes
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
 
 
-def _probes_app(ready: Readiness) -> Starlette:
-    async def show_ready(_: Request) -> Response:
+def pages(contents: Mapping[str, Callable[[str], Page]]) -> App:
+    """An application that answers GET and HEAD for the paths of *contents*, from the Accept header.
+
+    By hand: a framework takes longer to import than all else that is needed for three pages.
+    """
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        content = contents.get(scope["path"])
+        if content is None:
+            page = Page(status=404, body=b"Not Found")
+        elif scope["method"] not in ("GET", "HEAD"):
+            page = Page(status=405, body=b"Method Not Allowed")
+        else:
+            page = content(dict(scope["headers"]).get(b"accept", b"").decode("latin-1"))
+        headers = [
+            (b"content-type", page.content_type.encode()),
+            (b"content-length", b"%d" % len(page.body)),
+        ]
+        await send({"type": "http.response.start", "status": page.status, "headers": headers})
+        await send({"type": "http.response.body", "body": page.body})
+
+    return app
+
+
+def _metrics_app(metrics: Metrics) -> App:
+    def show(accept: str) -> Page:
+        text, content_type = metrics.exposition(accept)
+        return Page(content_type=content_type, body=text)
+
+    return pages({"/metrics": show})
+
+
+def _probes_app(ready: Readiness) -> App:
+    def show_ready(_: str) -> Page:
         is_ready, reasons = ready()
-        return JSONResponse(
-            {"ready": is_ready, "reasons": list(reasons)}, status_code=200 if is_ready else 503
-        )
+        body = orjson.dumps({"ready": is_ready, "reasons": list(reasons)})
+        return Page(status=200 if is_ready else 503, content_type="application/json", body=body)
 
-    async def show_live(_: Request) -> Response:
-        return PlainTextResponse("ok\n")
-
-    return Starlette(routes=[Route("/ready", show_ready), Route("/live", show_live)])
+    return pages({"/ready": show_ready, "/live": lambda _: Page(body=b"ok\n")})
 
 
 @asynccontextmanager
 async def serving(
-    app: Starlette,
+    app: App,
     host: str,
     port: int,
     *,

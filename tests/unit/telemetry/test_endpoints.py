@@ -176,3 +176,13 @@ async def test_headers_without_end_are_cut_off() -> None:
         await stream.send(b"GET /live HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000)
         with anyio.fail_after(20):
             assert (await stream.receive()).startswith(b"HTTP/1.1 400")
+
+
+async def test_pages_are_only_read() -> None:
+    """HEAD is GET without a body; anything else is refused."""
+    async with Service().serving() as endpoints, httpx.AsyncClient(trust_env=False) as client:
+        url = f"http://127.0.0.1:{endpoints.probes_port}/live"
+        head = await client.head(url)
+        post = await client.post(url)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "3")
+    assert post.status_code == 405
