@@ -167,7 +167,7 @@ class _Build:
             return say_why(self._context, f"{error}{advice(error)}", status_of(error))
         if response is None:
             return say_why(
-                self._context, f"it still runs after {self._limit:g} s. {self.farewell()}", NOT_ASKED
+                self._context, f"it still runs after {self._limit:g} s; {self.farewell()}", NOT_ASKED
             )
         return self._conclude(response, anyio.current_time() - began)
 

@@ -121,6 +121,10 @@ class ConnectionOptions:
         """What is to be repeated on another command line that is to reach the same; not what variables say."""
         if self.in_cluster:
             given = {"--kube-context": self.kube_context, "--namespace": self.namespace}
+            if self.kube_service != KUBE_SERVICE:
+                given["--kube-service"] = self.kube_service
+            if self.kubeconfig is not None:
+                given["--kubeconfig"] = str(self.kubeconfig)
             return [word for name, value in given.items() if value for word in (name, value)]
         return [] if self.host == DEFAULT_HOST else ["--host", self.host]
 

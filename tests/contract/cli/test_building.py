@@ -10,8 +10,11 @@ from typing import Any
 import anyio
 import pytest
 
+from imgbuilder.pb.builder import BuildRequest
 from imgbuilder.pb.contentservice import CloneTargetMode
 from tests.contract.cli.conftest import UUID, Cli, Ran, one_line, started, written
+from tests.contract.service.client import reference
+from tests.contract.service.conftest import Served
 from tests.helpers import in_own_task
 from tests.world.registries.misbehaving import FakeRegistry
 from tests.world.scripts import LINES, failing, idle, waiting
@@ -122,16 +125,16 @@ async def test_an_image_that_is_not_there(ask: Cli, world: World) -> None:
     assert ran.status == 1
 
 
-async def test_a_build_is_watched_for_a_while(ask: Cli, world: World) -> None:
+async def test_a_build_is_watched_for_a_while(ask: Cli, world: World, served: Served) -> None:
     """Then it goes on, and how to watch it again is said."""
     world.script = idle
-    ran = await ask("build", "--ref", world.seed_base_image(), "--timeout", "2s")
+    ref = world.seed_base_image()
+    async with served.client.open(BuildRequest(source=reference(ref))) as call:
+        build_id = (await call.next()).info.build_id
+    ran = await ask("build", "--ref", ref, "--timeout", "1500ms")
     assert ran.status == 2
-    (build_id,) = started(world)
-    assert (
-        f"it still runs after 2 s. the build goes on. To watch it again: imgbuilder logs {build_id}"
-        in ran.err
-    )
+    assert ran.lines[0] == f"==> build {build_id}"
+    assert "it still runs after 1.5 s; the build goes on. To watch it again: imgbuilder logs " in ran.err
     assert not world.manager.received("StopWorkspace")
 
 
