@@ -7,6 +7,7 @@ import sys
 
 from tests.bench import running, table
 from tests.bench.children import ChildError
+from tests.bench.comparing import LEAST_PAIRS
 from tests.bench.stage import be_preferred
 from tests.bench.words import say
 
@@ -23,6 +24,10 @@ def main() -> int:
     )
     parser.add_argument("--list", action="store_true", help="list the rows, and measure nothing")
     parser.add_argument("--quick", action="store_true", help="each measurement once, and shorter")
+    parser.add_argument("--base", metavar="COMMIT", help="compare with this commit, in turns")
+    parser.add_argument(
+        "--pairs", type=int, default=LEAST_PAIRS, help="how often, for --base (default: %(default)s)"
+    )
     options = parser.parse_args()
     rows = running.chosen(options.only)
     if not rows:
@@ -32,11 +37,14 @@ def main() -> int:
         return 0
     be_preferred()
     try:
-        running.run(rows, quick=options.quick)
+        if options.base:
+            running.compare(rows, options.base, pairs=options.pairs)
+            return 0
+        done = running.run(rows, quick=options.quick)
     except ChildError as error:
         say(f"The benchmark failed: {error}")
         return 1
-    return 0
+    return 0 if len(done.results) == len(rows) else 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import queue
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ PATIENCE: Final = 120.0
 """Seconds that anything here may take at most."""
 
 STOPPING: Final = 15.0
+LAST: Final = 20
+"""Lines of its output that are shown where something failed."""
 
 SEEN: Final = "seen"
 """Key under which each message has the Unix time at which it arrived."""
@@ -45,7 +48,7 @@ class Child:
         self.name = name
         self.begun = time.time()
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._others: list[str] = []
+        self._last: deque[str] = deque(maxlen=LAST)
         self._process = subprocess.Popen(
             command,
             cwd=folder,
@@ -117,15 +120,14 @@ class Child:
 
     def _read(self, output: IO[str]) -> None:
         for line in output:
+            self._last.append(line)
             try:
                 message = json.loads(line)
             except ValueError:
                 message = None
             if isinstance(message, dict):
                 self._messages.put({**message, SEEN: time.time()})
-            else:
-                self._others.append(line)
         self._messages.put(None)
 
     def _last_words(self) -> str:
-        return f"{self.name} ended unexpectedly:\n{''.join(self._others[-20:])}"
+        return f"{self.name} ended unexpectedly:\n{''.join(self._last)}"

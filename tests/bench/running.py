@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
 import datetime as dt
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench import generator, history, picture, table
+from tests.bench import comparing, generator, history, picture, table
+from tests.bench.children import ChildError
+from tests.bench.comparing import Difference
 from tests.bench.history import FOLDER, Run
 from tests.bench.loading import load_program
 from tests.bench.rows import Measured, Row
-from tests.bench.scenarios import SCENARIOS
+from tests.bench.scenarios import SCENARIOS, Scenario
 from tests.bench.stage import ROOT, Stage
 from tests.bench.words import say
 
+PACKAGE: Final = "imgbuilder"
 ROUNDS: Final = 5
 SECONDS: Final = 4.0
 QUICK_ROUNDS: Final = 1
@@ -39,27 +44,43 @@ def chosen(only: Sequence[str]) -> list[Row]:
 
 
 @contextmanager
-def stage(
-    *, quick: bool, tree: Path = ROOT, rounds: int | None = None, floors: bool = True
-) -> Iterator[Stage]:
-    """A stage for the service in *tree*."""
+def stage(*, quick: bool, commit: str | None = None) -> Iterator[Stage]:
+    """A stage for the service as it is in the checkout now, or in *commit*.
+
+    Either is copied, so that work may go on meanwhile.
+
+    :raises ChildError: if there is no such commit.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        tree = Path(folder) / "tree"
+        if commit is None:
+            shutil.copytree(ROOT / PACKAGE, tree / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            tree.mkdir()
+            archive = Path(folder) / "tree.tar"
+            _git("archive", "--output", str(archive), commit, PACKAGE)
+            shutil.unpack_archive(archive, tree, filter="data")
+        compileall.compile_dir(tree, quiet=2)
         yield Stage(
             tree=tree,
             folder=Path(folder),
             generator=load_program(),
-            rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+            rounds=QUICK_ROUNDS if quick else ROUNDS,
             seconds=QUICK_SECONDS if quick else SECONDS,
-            floors=floors,
+            floors=commit is None,
         )
 
 
 def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
-    """Measure *rows*, scenario by scenario."""
-    for scenario in SCENARIOS.values():
-        some = [row for row in scenario.ROWS if row in rows]
-        if some:
-            yield from scenario.measure(stage, some)
+    """Measure *rows*, scenario by scenario; what fails is told, and left out."""
+    for scenario, some in _scenarios(rows):
+        left = list(some)
+        try:
+            for result in scenario.measure(stage, some):
+                left.remove(result.row)
+                yield result
+        except (ChildError, AssertionError) as error:
+            say(f"not measured: {', '.join(row.name for row in left)}: {error}")
 
 
 def run(rows: Sequence[Row], *, quick: bool) -> Run:
@@ -77,7 +98,7 @@ def run(rows: Sequence[Row], *, quick: bool) -> Run:
         **_machine(),
         "load generator": {"kind": kind, "large": large.as_json(), "small": small.as_json()},
     }
-    done = Run(at=at, commit=commit_of(ROOT), quick=quick, machine=machine, results=results)
+    done = Run(at=at, commit=commit(), quick=quick, machine=machine, results=results)
     say(f"\n{table.table(results)}\n")
     say(f"kept in {history.write(done, FOLDER)}")
     drawn = FOLDER / "history.png"
@@ -86,15 +107,43 @@ def run(rows: Sequence[Row], *, quick: bool) -> Run:
     return done
 
 
-def commit_of(tree: Path) -> str:
-    """The commit that is checked out in *tree*, with a plus sign if it was changed."""
-    text = _git(tree, "rev-parse", "--short", "HEAD")
-    changed = _git(tree, "status", "--porcelain", "--untracked-files=no", "--", "imgbuilder")
+def compare(rows: Sequence[Row], base: str, *, pairs: int) -> list[Difference]:
+    """Measure *rows* of the commit *base* and of the checkout in turns, *pairs* times, and show what differs."""
+    values: dict[Row, tuple[list[float], list[float]]] = {row: ([], []) for row in rows}
+    with stage(quick=True, commit=base) as before, stage(quick=True) as after:
+        after.floors = False
+        say(f"{base} against {commit()}, {pairs} pairs")
+        for pair in range(pairs):
+            for scenario, some in _scenarios(rows):
+                sides = [(before, 0), (after, 1)]
+                for side, place in sides if pair % 2 == 0 else reversed(sides):
+                    for result in scenario.measure(side, some):
+                        values[result.row][place].append(result.value)
+            say(f"{pair + 1} of {pairs}")
+    differences = [Difference(row=row, base=old, head=new) for row, (old, new) in values.items()]
+    say(f"\n{comparing.table(differences)}\n")
+    return differences
+
+
+def commit() -> str:
+    """The commit that is checked out, with a plus sign if it was changed."""
+    text = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", PACKAGE)
     return f"{text}+" if changed else text
 
 
-def _git(tree: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=tree, capture_output=True, text=True, check=True)
+def _scenarios(rows: Sequence[Row]) -> Iterator[tuple[Scenario, list[Row]]]:
+    """The scenarios of *rows*, each with those that are its own."""
+    for scenario in SCENARIOS.values():
+        some = [row for row in scenario.ROWS if row in rows]
+        if some:
+            yield scenario, some
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ChildError(f"git {arguments[0]}: {done.stderr.strip()}")
     return done.stdout.strip()
 
 

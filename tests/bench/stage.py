@@ -21,13 +21,18 @@ ROOT: Final = Path(__file__).parents[2]
 
 
 class World(Child):
-    """The test world in a process of its own; see `tests.bench.worldapart` for what it can be told."""
+    """The test world in a process of its own; see `tests.bench.worldapart` for what it can be told.
+
+    :ivar config: of a service in it.
+    :ivar manager, registry: where they are.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__("the world", [sys.executable, "-m", "tests.bench.worldapart", json.dumps(options)])
         serving = self.expect("event", "serving")
         self.config: dict[str, Any] = serving["config"]
-        self.manager: str = serving["wsman"]
+        self.manager: str = serving["manager"]
+        self.registry: str = serving["registry"]
 
     def do(self, name: str, **arguments: Any) -> Any:
         """Let it do something; what comes of it."""

@@ -47,12 +47,15 @@ class Commands:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._started: list[tuple[str, float]] = []
+        self._started: list[dict[str, float]] = []
+        self._start = anyio.Event()
         world.script = run_on
         begin = world.manager.on_start
 
         def started(workspace: Workspace) -> None:
-            self._started.append((workspace.id, time.time()))
+            self._started.append({"at": time.time(), "requests": len(world.registry.requests)})
+            self._start.set()
+            self._start = anyio.Event()
             begin(workspace)
 
         world.manager.on_start = started
@@ -77,9 +80,17 @@ class Commands:
         self._world.registry.requests.clear()
         return seen
 
-    async def started(self) -> list[tuple[str, float]]:
-        """The workspaces that were started by calls, in order, and when, as Unix time."""
+    async def started(self) -> list[dict[str, float]]:
+        """The workspaces that were started by calls, in order.
+
+        For each when that was, as Unix time, and how many requests `requests` would have told of then.
+        """
         return self._started
+
+    async def until_started(self, count: int) -> None:
+        """Wait until so many workspaces were started by calls, in all."""
+        while len(self._started) < count:
+            await self._start.wait()
 
     async def run_builds(self, count: int) -> list[str]:
         """Let *count* builds run that nobody here has started; their ids."""
@@ -103,8 +114,11 @@ class Commands:
         supervisors = self._world.supervisors
         await supervisors.until(lambda: bool(supervisors.workspaces[workspace_id].listeners))
 
-    async def write(self, workspace_id: str, count: int, size: int) -> float:
-        """Write *count* lines of *size* bytes as fast as they are taken; the Unix time at which that began."""
+    async def write(self, workspace_id: str, count: int, size: int, pause: float = 0.0) -> float:
+        """Write *count* lines of *size* bytes as fast as they are taken; the Unix time at which that began.
+
+        :param pause: seconds after each 64 KiB or so.
+        """
         supervisors = self._world.supervisors
         chunks = list(_batches([_chunk(line) for line in burst(count, size)]))
         begun = time.time()
@@ -112,7 +126,7 @@ class Commands:
             for listener in supervisors.workspaces[workspace_id].listeners:
                 listener._transport.write(chunk)  # made before, so that writing is no limit
             await supervisors.drain(workspace_id)
-            await anyio.lowlevel.checkpoint()
+            await anyio.sleep(pause)
         return begun
 
     async def write_paced(self, workspace_id: str, rate: float, seconds: float) -> int:
@@ -176,7 +190,14 @@ async def serve(options: dict[str, Any]) -> None:
     registry = FakeRegistry(users=dict([USER]), **options)
     async with World(registry=registry) as world:
         commands = Commands(world)
-        _tell({"event": "serving", "config": world.service_config(), "wsman": world.manager.address})
+        _tell(
+            {
+                "event": "serving",
+                "config": world.service_config(),
+                "manager": world.manager.address,
+                "registry": registry.host,
+            }
+        )
         async for line in anyio.wrap_file(sys.stdin):
             command = json.loads(line)
             name = command.pop("do")

@@ -6,7 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from tests.bench.rows import Measured, Row
-from tests.bench.scenarios import fan_out, idle_streams, rest, scale, status
+from tests.bench.scenarios import (
+    burst,
+    fan_out,
+    idle_streams,
+    isolation,
+    late_reader,
+    latency,
+    recovery,
+    rest,
+    round_trips,
+    scale,
+    status,
+)
 from tests.bench.stage import Stage
 
 
@@ -24,8 +36,14 @@ class Scenario(Protocol):
 
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "round-trips": round_trips,
+    "latency": latency,
     "status": status,
     "fan-out": fan_out,
+    "late-reader": late_reader,
+    "isolation": isolation,
+    "burst": burst,
+    "recovery": recovery,
     "scale": scale,
     "rest": rest,
     "idle-streams": idle_streams,

@@ -1,0 +1,63 @@
+"""The workspace manager goes away, builds end meanwhile, and it comes back: until all of their clients know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from tests.bench import calls
+from tests.bench.asking import ask
+from tests.bench.loading import Task
+from tests.bench.rows import Measured, Row
+from tests.bench.stage import Stage
+
+BUILDS: Final = 1_000
+ENDING: Final = 500
+CONNECTIONS: Final = 10
+TO_REGISTRY: Final = 8
+AWAY: Final = 1.0
+RUNNING: Final = 11.0
+"""Seconds that the builds have run before: of younger ones the service does not believe that they are gone."""
+
+ROUNDS: Final = 2
+"""At most, since each takes long."""
+
+TOLD: Final = Row(
+    name="recovery",
+    measure="500 of 1,000 builds end while the workspace manager is away: clients told after its return",
+    unit="s",
+    target=3,
+    floor="bare HTTP client, 500 requests over 8 connections",
+)
+ROWS: Final = (TOLD,)
+
+
+def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
+    """Measure *rows*."""
+    values = tuple(_recovery(stage) for _ in range(min(stage.rounds, ROUNDS)))
+    with stage.world() as world:
+        requests = [f"HEAD /v2/workspace-images/manifests/{number}" for number in range(ENDING)]
+        floors = stage.floor(lambda: ask(world.registry, requests, connections=TO_REGISTRY))
+    for row in rows:
+        yield Measured(row=row, values=values, floors=floors)
+
+
+def _recovery(stage: Stage) -> float:
+    with stage.world() as world, stage.service(world) as service:
+        task = Task(
+            target=service.target,
+            method=calls.BUILD,
+            requests=[calls.dockerfile_build(number) for number in range(BUILDS)],
+            connections=CONNECTIONS,
+            wanted=ENDING,
+        )
+        with stage.load(task) as load:
+            load.answered()
+            world.do("until_started", count=BUILDS)
+            time.sleep(RUNNING)
+            world.do("leave")
+            world.do("end", count=ENDING)
+            time.sleep(AWAY)
+            back: float = world.do("come_back")
+            return load.report().end - back
