@@ -17,8 +17,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     """The least of *ordered* (ascending) that *share* of them do not exceed; 0 if there are none."""
     if not ordered:
         return 0.0
-    place = max(0, math.ceil(share * len(ordered)) - 1)
-    return ordered[place](0, math.ceil(share * len(ordered)) - 1)]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -34,5 +33,5 @@ def sign_test(differences: Sequence[float]) -> float:
     positive = sum(difference > 0 for difference in differences)
     negative = sum(difference < 0 for difference in differences)
     count, fewer = positive + negative, min(positive, negative)
-    tail = sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count
+    tail = sum(math.comb(count, k) for k in range(fewer + 1)) * 0.5**count
     return min(1.0, 2 * tail)
