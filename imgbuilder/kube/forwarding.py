@@ -6,6 +6,9 @@ connections end; what connects again gets to the next pod.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,13 +17,11 @@ from typing import Final
 
 import anyio
 import structlog
-from anyio.abc import SocketAttribute, SocketStream
-from anyio.streams.stapled import MultiListener
 
 from imgbuilder.kube.cluster import Cluster, WebSocket, connected
 from imgbuilder.kube.errors import KubeError, NoSuchPodError, PortForwardError, PortTakenError
 from imgbuilder.kube.targets import PodPort
-from imgbuilder.kube.tunnel import Tunnel
+from imgbuilder.kube.tunnel import LINGER, Tunnel, close
 from imgbuilder.runtime.tasks import Tasks
 
 log = structlog.get_logger(__name__)
@@ -29,6 +30,9 @@ HOST: Final = "127.0.0.1"
 
 CONNECTIONS: Final = 64
 """How many connections there are at a time; more wait."""
+
+PAUSE: Final = 1.0
+"""Seconds until connections are taken in again, after that has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,16 +77,15 @@ async def forwarding(
     async with AsyncExitStack() as stack:
         cluster = await stack.enter_async_context(connected(context=context, kubeconfig=kubeconfig))
         forwarder = Forwarder(cluster, service, port, namespace=namespace or cluster.namespace)
-        listener = await stack.enter_async_context(await _listener(local_port))
+        listening = stack.enter_context(_listening(local_port))
         async with forwarder.opened() as (target, _):
             pass
         tasks = Tasks()
         await tasks.__aenter__()
         # without what the block raises: a task group would wrap it up
         stack.push_async_callback(tasks.__aexit__, None, None, None)
-        tasks.spawn(listener.serve, forwarder.serve, name="port-forward")
-        number = int(listener.extra(SocketAttribute.local_port))  # noqa: S610  # this is no Django
-        yield Forward(port=number, pod=target.pod)
+        tasks.spawn(forwarder.run, listening, tasks, name="port-forward")
+        yield Forward(port=listening.getsockname()[1], pod=target.pod)
 
 
 class Forwarder:
@@ -93,25 +96,43 @@ class Forwarder:
         self._service = service
         self._port = port
         self._namespace = namespace
-        self._places = anyio.CapacityLimiter(CONNECTIONS)
+        self._places = anyio.Semaphore(CONNECTIONS)
         self._fault = ""
 
-    async def serve(self, local: SocketStream) -> None:
-        """Move what comes and goes over *local*, and close it in the end. Raises nothing."""
-        async with local, self._places:
+    async def run(self, listening: socket.socket, tasks: Tasks) -> None:
+        """Take connections in, as many at a time as there is room for, and serve each in a task. Never ends."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._places.acquire()
             try:
-                await self._through(local)
+                local, _ = await loop.sock_accept(listening)
+            except OSError as error:  # too many files are open
+                self._tell(error.strerror or str(error))
+                self._places.release()
+                await anyio.sleep(PAUSE)
+            else:
+                tasks.spawn(self._serve, local, name="connection of a port-forward")
+
+    async def _serve(self, local: socket.socket) -> None:
+        """Move what a local client says and is told, and close its connection in the end."""
+        try:
+            reader, writer = await asyncio.open_connection(sock=local)
+            try:
+                await self._move(reader, writer)
             except KubeError as error:
                 self._tell(str(error))
-            except Exception:
-                log.exception("forwarding a connection failed")
+            finally:
+                await close(writer)
+        finally:
+            self._places.release()
 
-    async def _through(self, local: SocketStream) -> None:
+    async def _move(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with self.opened() as (target, socket):
             log.debug("connection forwarded", service=self._service, pod=target.pod)
-            fault = await Tunnel(local, socket, on_answer=lambda: self._tell("")).run()
-        if fault:
-            raise PortForwardError(target.pod, target.port, fault)
+            tunnel = Tunnel(reader, writer, socket, on_answer=lambda: self._tell(""), linger=LINGER)
+            fault = await tunnel.run()
+            if fault:
+                raise PortForwardError(target.pod, target.port, fault)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[tuple[PodPort, WebSocket]]:
@@ -140,8 +161,10 @@ class Forwarder:
         self._fault = fault
 
 
-async def _listener(port: int) -> MultiListener[SocketStream]:
+def _listening(port: int) -> socket.socket:
     try:
-        return await anyio.create_tcp_listener(local_host=HOST, local_port=port)
+        listening = socket.create_server((HOST, port))
     except OSError as error:
-        raise PortTakenError(f"{HOST}:{port}", error.strerror or str(error)) from error
+        raise PortTakenError(f"{HOST}:{port}", os.strerror(error.errno or 0)) from error
+    listening.setblocking(False)
+    return listening

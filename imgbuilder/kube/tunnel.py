@@ -5,12 +5,14 @@ Waits for the slower side, so that no more than a few buffers of each are ever i
 
 from __future__ import annotations
 
+from asyncio import StreamReader, StreamWriter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import aiohttp
 import anyio
-from anyio.abc import SocketStream, TaskGroup
+from anyio.abc import TaskGroup
 
 from imgbuilder.kube.channels import Channels, packed
 from imgbuilder.kube.cluster import WebSocket
@@ -18,27 +20,36 @@ from imgbuilder.kube.cluster import WebSocket
 LINGER: Final = 5.0
 """Seconds without a word from the pod, after which a client that has said all it had to say is let go."""
 
-LOCAL_ENDS: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError)
-REMOTE_ENDS: Final = (aiohttp.ClientError, OSError)
+PIECE: Final = 1 << 16
+"""Bytes that are moved at a time, at most."""
+
+FAREWELL: Final = 2.0
+"""Seconds that a local client may take to read the rest."""
+
+EITHER_ENDS: Final = (aiohttp.ClientError, OSError)
 
 
 class Tunnel:
     """One connection through the cluster.
 
+    :param reader: what the local client says, and *writer*, what it is told. Of asyncio, since its readers stop
+        reading when nobody takes what they have read.
     :param on_answer: is called when the pod has said something for the first time.
-    :param linger: see `LINGER`. The protocol has no way to tell a pod that a client has said all, and a client
+    :param linger: see `LINGER`; the protocol has no way to tell a pod that a client has said all, and a client
         that is gone looks the same as one that only listens.
     """
 
     def __init__(
         self,
-        local: SocketStream,
+        reader: StreamReader,
+        writer: StreamWriter,
         socket: WebSocket,
         *,
-        on_answer: Callable[[], None] = lambda: None,
-        linger: float = LINGER,
+        on_answer: Callable[[], None],
+        linger: float,
     ) -> None:
-        self._local = local
+        self._reader = reader
+        self._writer = writer
         self._socket = socket
         self._on_answer = on_answer
         self._linger = linger
@@ -55,9 +66,9 @@ class Tunnel:
 
     async def _to_pod(self, group: TaskGroup) -> None:
         try:
-            async for data in self._local:
+            while data := await self._reader.read(PIECE):
                 await self._socket.send_bytes(packed(data))
-        except (*LOCAL_ENDS, *REMOTE_ENDS):
+        except EITHER_ENDS:
             group.cancel_scope.cancel()
             return
         seen = -1
@@ -75,7 +86,15 @@ class Tunnel:
                         if not self._received:
                             self._on_answer()
                         self._received += len(data)
-                        await self._local.send(data)
-            await self._local.send_eof()
-        except (*LOCAL_ENDS, *REMOTE_ENDS):
+                        self._writer.write(data)
+                        await self._writer.drain()
+        except EITHER_ENDS:
             return
+
+
+async def close(writer: StreamWriter) -> None:
+    """Close a local connection, after the client has read what it was sent, or has had time to."""
+    writer.close()
+    with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL), suppress(OSError):
+        await writer.wait_closed()
+    writer.transport.abort()

@@ -11,7 +11,7 @@ import datetime as dt
 import itertools
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +103,7 @@ class Kubernetes:
         self.services: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, Pod] = {}
         self.authority = authority
+        self._vanishing = ""
         self._numbers = itertools.count()
         self._runner: web.AppRunner | None = None
         self._happened = anyio.Event()
@@ -185,6 +186,10 @@ class Kubernetes:
         for scope in self.pods.pop(name).forwards:
             scope.cancel()
 
+    def vanish_when_listed(self, name: str) -> None:
+        """Let a pod be gone as soon as somebody has been told that it is there."""
+        self._vanishing = name
+
     def cut(self) -> None:
         """Break all port-forwards."""
         for pod in self.pods.values():
@@ -265,6 +270,8 @@ class Kubernetes:
     async def _list_pods(self, request: web.Request) -> web.Response:
         wanted = dict(part.split("=") for part in request.query["labelSelector"].split(","))
         pods = [pod.described() for pod in self.pods.values() if wanted.items() <= pod.labels.items()]
+        if self._vanishing in self.pods:
+            self.delete_pod(self._vanishing)
         return web.json_response({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
@@ -313,17 +320,16 @@ async def _forward(socket: web.WebSocketResponse, pod: Pod, port: int) -> None:
     async with stream, anyio.create_task_group() as group:
 
         async def to_pod() -> None:
-            async for message in socket:
-                if message.type is aiohttp.WSMsgType.BINARY and message.data[0] == 0:
-                    await stream.send(message.data[1:])
+            with suppress(anyio.BrokenResourceError):
+                async for message in socket:
+                    if message.type is aiohttp.WSMsgType.BINARY and message.data[0] == 0:
+                        await stream.send(message.data[1:])
             group.cancel_scope.cancel()
 
         group.start_soon(to_pod)
-        try:
+        with suppress(anyio.BrokenResourceError, ConnectionResetError):
             async for data in stream:
                 await socket.send_bytes(b"\x00" + data)
-        except (anyio.BrokenResourceError, ConnectionResetError):
-            pass
         group.cancel_scope.cancel()
 
 
