@@ -7,7 +7,7 @@ Reads the configuration and turns logging on; what a service is made of, `imgbui
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from imgbuilder.cli.eventloop import uses_uvloop
 from imgbuilder.cli.lean import import_without_rich
 from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, UsageError, VerboseOption
 from imgbuilder.core.errors import ImgbuilderError, InvalidInputError
@@ -53,6 +54,7 @@ def run_service(path: str, *, as_json: bool, debug: bool, within: Surroundings |
     from imgbuilder.config import ConfigError, Fault, load
     from imgbuilder.telemetry.logging import logging_to
 
+    use_uvloop = uses_uvloop(os.environ)
     loaded = load(path)
     with logging_to(sys.stderr, as_json=as_json, debug=debug):
         import anyio
@@ -66,7 +68,7 @@ def run_service(path: str, *, as_json: bool, debug: bool, within: Surroundings |
         try:
             anyio.run(
                 partial(_serve, loaded.config, debug=debug, within=within),
-                backend_options={"use_uvloop": importlib.util.find_spec("uvloop") is not None},
+                backend_options={"use_uvloop": use_uvloop},
             )
         except Exception as error:
             cause = only_cause(error)
