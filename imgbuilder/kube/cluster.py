@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -125,8 +127,13 @@ class Cluster:
             with anyio.CancelScope(shield=True):
                 await socket.close()
 
-    async def _ask(self, call: Callable[[CoreV1Api], Awaitable[Answer]]) -> Answer:
-        return await self._renewing(lambda client: call(CoreV1Api(client)))
+    async def _ask(self, call: Callable[[CoreV1Api], Awaitable[Any]]) -> Any:
+        answer = await self._renewing(lambda client: call(CoreV1Api(client)))
+        if (
+            not answer.kind
+        ):  # what a proxy asks people to log in with has none, and is no error to the library
+            raise ValueError("not an object of Kubernetes")
+        return answer
 
     async def _renewing(self, call: Callable[[ApiClient], Awaitable[Answer]]) -> Answer:
         """What *call* answers; if our credentials are not accepted, with new ones."""
@@ -231,5 +238,8 @@ def _reason(error: Exception) -> str:
         fault = getattr(cause, "verify_message", None) or str(cause)
         return f"its certificate can't be trusted: {fault}"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error)
+        cause = error.os_error
+        if isinstance(cause, socket.gaierror) or not cause.errno:
+            return cause.strerror or str(cause)
+        return os.strerror(cause.errno)
     return str(error) or type(error).__name__

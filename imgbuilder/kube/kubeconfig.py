@@ -65,10 +65,13 @@ async def load_access(*, context: str | None = None, kubeconfig: Path | None = N
     """
     paths = str(kubeconfig or os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
     merged = await anyio.to_thread.run_sync(_merged, paths)
-    name = context or _current(merged.value)
-    contexts = {entry.value["name"]: entry.value.get("context") or {} for entry in merged.value["contexts"]}
-    if name not in contexts:
-        raise NoSuchContextError(paths, name, sorted(contexts))
+    name = context or str(merged.value.get("current-context") or "")
+    try:
+        namespaces = _namespaces(merged)
+    except NOT_A_KUBECONFIG as error:
+        raise KubeconfigError(paths, "is not a kubeconfig") from error
+    if name not in namespaces:
+        raise NoSuchContextError(paths, name, sorted(namespaces))
     configuration = Configuration()
     configuration.disable_strict_ssl_verification = (
         True  # kubectl takes certificates that Python 3.13 does not
@@ -91,7 +94,7 @@ async def load_access(*, context: str | None = None, kubeconfig: Path | None = N
         configuration=configuration,
         path=paths,
         context=name,
-        namespace=str(contexts[name].get("namespace") or "default"),
+        namespace=namespaces[name],
     )
 
 
@@ -109,8 +112,13 @@ def _merged(paths: str) -> Any:
     return merged
 
 
-def _current(config: Any) -> str:
-    return str(config.get("current-context") or "")
+def _namespaces(merged: Any) -> dict[str, str]:
+    """The namespace of each context, by its name."""
+    contexts = [entry.value for entry in merged.value["contexts"]]
+    return {
+        str(entry["name"]): str((entry.get("context") or {}).get("namespace") or "default")
+        for entry in contexts
+    }
 
 
 def _without_contents(context: str, message: str) -> str:

@@ -90,6 +90,7 @@ class Kubernetes:
     :param authority: issues its certificate, and those of users.
     :ivar tokens: of users that are let in.
     :ivar forbidden: what no user may do: pairs of a verb and a resource.
+    :ivar broken: the status and the body of all answers, where it is not itself.
     :ivar requests: the method and path of each request, and who made it.
     :ivar pods: by name; those that were deleted are not among them.
     """
@@ -103,6 +104,7 @@ class Kubernetes:
         self.services: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, Pod] = {}
         self.authority = authority
+        self.broken: tuple[int, str] | None = None
         self._vanishing = ""
         self._numbers = itertools.count()
         self._runner: web.AppRunner | None = None
@@ -231,6 +233,9 @@ class Kubernetes:
         certificate = transport and transport.get_extra_info("peercert")
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         self.requests.append(f"{request.method} {request.path_qs}")
+        if self.broken is not None:
+            status, body = self.broken
+            return web.Response(status=status, text=body, content_type="text/html")
         if token not in self.tokens and not certificate:
             return _status(401, "Unauthorized")
         *_, resource = [part for part in request.path.split("/") if part in {"secrets", "services", "pods"}]
