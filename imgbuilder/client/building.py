@@ -34,7 +34,7 @@ class BuildWatcher(Protocol):
     """Is told of a build."""
 
     def changed(self, response: BuildResponse) -> None:
-        """How the build stands now."""
+        """How the build stands now. How it ended is told last, after all of its output."""
         ...
 
     def said(self, line: str) -> None:
@@ -100,6 +100,7 @@ async def follow_build(
             last = await _watch(client, request, watcher, follower, group, Patience(patience))
             if follower is not None:
                 await follower.finish()
+            watcher.changed(last)
         except ClientError as error:
             failure = error  # outside of the group it is not part of one
         group.cancel_scope.cancel()
@@ -122,7 +123,7 @@ async def _watch(
             async with client.build(request) as replies:
                 async for response in replies:
                     patience.renew()
-                    if response != last:
+                    if response != last and response.status not in ENDED:
                         watcher.changed(response)
                     last = response
                     if follower is not None and not follower.started and response.info is not None:

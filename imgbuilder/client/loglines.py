@@ -61,7 +61,7 @@ class LogLines:
 
     def _shown(self, line: str) -> str:
         states = [state for state in line.split("\r") if state]
-        line = states[-1] if states else ""
+        line = states[-1].rstrip() if states else ""
         if not self._colours:
             return _SEQUENCE.sub("", line)
         parts: list[str] = []

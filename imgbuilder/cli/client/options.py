@@ -151,6 +151,14 @@ class SourceOptions:
     revision: Annotated[
         str, _option(panel=SOURCE, metavar="REV", help="A commit, branch or tag.", show_default="its HEAD")
     ] = ""
+    pin: Annotated[
+        bool,
+        _option(
+            "--pin/--no-pin",
+            panel=SOURCE,
+            help="Look up which commit a branch or tag is now, with this machine's git.",
+        ),
+    ] = True
     dockerfile: Annotated[
         str, _option(panel=SOURCE, metavar="PATH", help="The Dockerfile in it.", show_default="Dockerfile")
     ] = ""
@@ -183,16 +191,17 @@ class SourceOptions:
     ] = ""
 
     def wanted(self) -> Wanted:
-        """The same, with its secret read.
+        """The same, with its secret read, and its revision looked up. Blocks.
 
         :raises InvalidOptionError: if something can't be used.
         """
         from imgbuilder.client.credentials import login_of
+        from imgbuilder.client.revisions import pinned
         from imgbuilder.client.sources import Wanted
 
         if self.source and self.file:
             raise InvalidOptionError("--source", "is given, and a file as well: give one of them")
-        return Wanted(
+        wanted = Wanted(
             ref=self.ref,
             git=self.git,
             revision=self.revision,
@@ -202,6 +211,7 @@ class SourceOptions:
             file=self.source or self.file,
             login=login_of(self.git_auth, "--git-auth") if self.git_auth else None,
         )
+        return pinned(wanted) if self.pin else wanted
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,7 +84,8 @@ async def test_the_result_alone_for_a_program(ask: Cli, world: World, form: str,
 async def test_a_repository(ask: Cli, world: World) -> None:
     """What the options say is what the workspace is started with."""
     ran = await ask(
-        *("build", "--git", "https://git.test/a.git", "--revision", "main", "--dockerfile", "a/Dockerfile"),
+        *("build", "--git", "https://git.test/a.git", "--no-pin", "--revision", "main"),
+        *("--dockerfile", "a/Dockerfile"),
         *("--context", "a", "--owner", "me"),
     )
     assert ran.status == 0
@@ -97,9 +98,9 @@ async def test_a_repository(ask: Cli, world: World) -> None:
     assert variables["BOB_CONTEXT_DIR"] == "/workspace/a"
     assert request.metadata.owner == "me"
 
-    again = await ask("build", "--git", "https://git.test/a.git", "--revision", "main")
+    again = await ask("build", "--git", "https://git.test/a.git", "--no-pin", "--revision", "main")
     assert again.lines[-2].startswith("==> built in ")  # another Dockerfile
-    once_more = await ask("build", "--git", "https://git.test/a.git", "--revision", "main")
+    once_more = await ask("build", "--git", "https://git.test/a.git", "--no-pin", "--revision", "main")
     assert once_more.lines[0] == "==> it exists already"
     assert once_more.err == "==> 'main' is no commit: for what it has now, name the commit, or use --force\n"
 
