@@ -12,10 +12,11 @@ from typing import Annotated, ClassVar, Final
 import typer
 
 import imgbuilder
-from imgbuilder.cli import completion, generate
+from imgbuilder.cli import cluster, completion, generate
 from imgbuilder.cli.lazy import LazyGroup
 from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, VerboseOption, without_go_flags
 from imgbuilder.cli.run import run
+from imgbuilder.cli.run_local import run_local
 from imgbuilder.cli.standalone import standalone
 from imgbuilder.core.errors import ImgbuilderError
 
@@ -61,7 +62,9 @@ def imgbuilder_command(
 
 
 app.command("run")(run)
+app.command("run-local")(run_local)
 app.command("standalone")(standalone)
+app.add_typer(cluster.app, name="cluster")
 generate.app.command("completion")(completion.completion)
 app.add_typer(generate.app, name="generate")
 
