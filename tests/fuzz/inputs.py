@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 EXAMPLES: Final = os.environ.get("FUZZ_EXAMPLES", "")
-"""How many inputs to try, where that is not 300, and the same each time."""
+"""How many inputs to try, where that is not 200, and the same each time."""
 
 LONG: Final = 32 * 1024
 """Bytes of an input that repeats itself."""
@@ -47,7 +47,7 @@ JSON: Final = st.recursive(
 def fuzz(test: Test) -> Test:
     """Run a test with as many examples as are wanted."""
     chosen = settings(
-        max_examples=int(EXAMPLES or 300), derandomize=not EXAMPLES, database=None, print_blob=True
+        max_examples=int(EXAMPLES or 200), derandomize=not EXAMPLES, database=None, print_blob=True
     )
     quiet: Test = pytest.mark.filterwarnings("ignore:Generating overly large repr")(chosen(test))
     return quiet
