@@ -129,16 +129,21 @@ class Commands:
             await anyio.sleep(pause)
         return begun
 
-    async def write_paced(self, workspace_id: str, rate: float, seconds: float) -> int:
-        """Write stamped lines of 100 bytes, *rate* a second, and then the last line; how many."""
+    async def write_paced(self, ids: Sequence[str], rate: float, seconds: float) -> int:
+        """Write stamped lines of 100 bytes, *rate* a second, into each of these builds, and then the last line.
+
+        :returns: how many stamped lines each has got.
+        """
         pace, written = Pace(rate, time.time()), 0
         with anyio.move_on_after(seconds):
             while True:
                 for moment in pace.due(time.time()):
-                    self._world.supervisors.write(workspace_id, stamped(moment))
+                    for workspace_id in ids:
+                        self._world.supervisors.write(workspace_id, stamped(moment))
                     written += 1
                 await anyio.sleep(TICK)
-        self._world.supervisors.write(workspace_id, END.encode())
+        for workspace_id in ids:
+            self._world.supervisors.write(workspace_id, END.encode())
         return written
 
     async def change(self, rate: float, seconds: float) -> int:

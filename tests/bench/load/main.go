@@ -21,7 +21,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-const largestMessage = 1 << 30
+const (
+	largestMessage   = 1 << 30
+	streamWindow     = 1 << 20
+	connectionWindow = 16 << 20
+	readBuffer       = 256 << 10
+)
 
 // Task is what to do; see tests/bench/loading.py, which writes it.
 type Task struct {
@@ -138,13 +143,22 @@ func start(ctx context.Context, task Task, streams []*Stream, begun time.Time) <
 }
 
 func connect(ctx context.Context, task Task) ([]*grpc.ClientConn, error) {
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(largestMessage)),
+	}
+	if !task.Stalled {
+		// Who reads fast need not measure how much may be on the way, and is to cost little.
+		options = append(
+			options,
+			grpc.WithInitialWindowSize(streamWindow),
+			grpc.WithInitialConnWindowSize(connectionWindow),
+			grpc.WithReadBufferSize(readBuffer),
+		)
+	}
 	connections := make([]*grpc.ClientConn, task.Connections)
 	for i := range connections {
-		connection, err := grpc.NewClient(
-			"passthrough:///"+task.Target,
-			grpc.WithTransportCredentials(insecure.NewCredentials()),
-			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(largestMessage)),
-		)
+		connection, err := grpc.NewClient("passthrough:///"+task.Target, options...)
 		if err != nil {
 			return nil, err
 		}

@@ -163,7 +163,7 @@ def _paced(stage: Stage, world: World, service: Service, build_id: str) -> float
     world.do("heard", workspace_id=build_id)
     with stage.load(_paced_task(service.target, calls.LOGS, calls.log(build_id))) as load:
         load.answered()
-        written = world.do("write_paced", workspace_id=build_id, rate=RATE, seconds=stage.seconds)
+        written = world.do("write_paced", ids=[build_id], rate=RATE, seconds=stage.seconds)
         report = load.report()
     assert report.delays.count == written * PACED_READERS, "lines were lost"
     return report.delays.p99 * 1000
