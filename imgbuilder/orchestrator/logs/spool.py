@@ -6,6 +6,7 @@ that a disk that hangs holds up neither the event loop nor what else runs in thr
 
 from __future__ import annotations
 
+import enum
 import errno
 import fcntl
 import os
@@ -31,11 +32,27 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
+class Outcome(enum.Enum):
+    """What became of something that was to be written."""
+
+    WRITTEN = "it was"
+    FAILED = "it was not; anything may be where it should be"
+    LOST = "it was not, and what was written before is gone"
+
+
+class _LostError(OSError):
+    """A file is shorter than it was: somebody has removed or emptied it."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ENOENT, "somebody has removed what was kept")
+
+
 class SpoolFolder:
     """A folder for the files of this process. Everything in it is removed when it is closed.
 
     Each process has a folder of its own in *base*, which it locks; those that nobody has locked were left
-    over, and are removed. So several processes can share *base*, and nothing of others is touched.
+    over, and are removed. So several processes can share *base*, and nothing of others is touched. A folder
+    that could not be made, or was removed by somebody else, is made when something is to be written.
 
     :param on_fault: is called each time that something can't be written or read.
     :ivar used: bytes that the files in it have.
@@ -54,7 +71,7 @@ class SpoolFolder:
         self.used = 0
 
     async def open(self) -> None:
-        """Prepare the folder. Where that is not possible, all that follows fails, and only that."""
+        """Prepare the folder. While that is not possible, all that follows fails, and only that."""
         try:
             await self.run(self._open)
         except OSError as error:
@@ -90,10 +107,19 @@ class SpoolFolder:
             log.info("build logs can be kept on disk again")
 
     def open_file(self, name: str, flags: int) -> int:
-        """A descriptor of a file in the folder.
+        """A descriptor of a file in the folder; where the file may be made, so may the folder.
 
         :raises OSError: if it can't be opened, or the folder is closed.
         """
+        try:
+            return self._open_file(name, flags)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+        self._make_again()
+        return self._open_file(name, flags)
+
+    def _open_file(self, name: str, flags: int) -> int:
         with self._lock:
             folder = os.dup(self._descriptor())
         try:
@@ -110,6 +136,26 @@ class SpoolFolder:
         if self._folder is None:
             raise FileNotFoundError(errno.ENOENT, "there is no folder for build logs")
         return self._folder
+
+    def _make_again(self) -> None:
+        """Make the folder where there is none any more."""
+        with self._lock:
+            if self._closed or self._is_there():
+                return
+            if self._folder is not None:
+                os.close(self._folder)
+                self._folder = None
+            self._open()
+
+    def _is_there(self) -> bool:
+        try:
+            return (
+                self._path is not None
+                and self._folder is not None
+                and os.path.samestat(self._path.stat(), os.fstat(self._folder))
+            )
+        except OSError:
+            return False
 
     def _open(self) -> None:
         base = self._base or _own_base()
@@ -139,6 +185,8 @@ class SpoolFile:
     def __init__(self, folder: SpoolFolder, name: str) -> None:
         self._folder = folder
         self._name = name
+        self._written = 0
+        """How long the file must be."""
         self.size = 0
 
     def resize(self, size: int) -> None:
@@ -146,15 +194,23 @@ class SpoolFile:
         self._folder.used += size - self.size
         self.size = size
 
-    async def write(self, parts: Sequence[tuple[int, bytes]]) -> bool:
-        """Write each part at its position. Whether that worked; if not, anything may be there."""
+    async def write(self, parts: Sequence[tuple[int, bytes]]) -> Outcome:
+        """Write each part at its position.
+
+        Nothing is written where what was written before is gone: it would be read as zeros. What is written
+        next is written all the same.
+        """
         try:
             await self._folder.run(self._write, parts)
         except OSError as error:
             self._folder.failed(error)
-            return False
+            if not isinstance(error, _LostError):
+                return Outcome.FAILED
+            self._written = 0
+            return Outcome.LOST
+        self._written = max([self._written, *(position + len(data) for position, data in parts)])
         self._folder.worked()
-        return True
+        return Outcome.WRITTEN
 
     async def read(self, parts: Sequence[tuple[int, int]]) -> bytes:
         """The bytes at the positions and of the sizes in *parts*, in a row; fewer if not all can be read."""
@@ -166,11 +222,14 @@ class SpoolFile:
 
     async def remove(self) -> None:
         """Remove it from the disk, if it is there."""
+        self._written = 0
         await self._folder.run(self._folder.remove_file, self._name)
 
     def _write(self, parts: Sequence[tuple[int, bytes]]) -> None:
         descriptor = self._folder.open_file(self._name, os.O_WRONLY | os.O_CREAT)
         try:
+            if os.fstat(descriptor).st_size < self._written:
+                raise _LostError
             for position, data in parts:
                 written = 0
                 while written < len(data):

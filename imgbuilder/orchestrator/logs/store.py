@@ -17,7 +17,7 @@ from imgbuilder.orchestrator.logs.chunks import LARGEST, Chunks
 from imgbuilder.orchestrator.logs.layout import InMemory, Layout, Missing, OnDisk
 from imgbuilder.orchestrator.logs.pulse import Pulse
 from imgbuilder.orchestrator.logs.settings import LogSettings
-from imgbuilder.orchestrator.logs.spool import SpoolFolder
+from imgbuilder.orchestrator.logs.spool import Outcome, SpoolFolder
 from imgbuilder.runtime.tasks import Tasks
 
 SMALL: Final = 4 * 1024
@@ -134,13 +134,15 @@ class BuildLog:
                     for extent in self._layout.extents(start, end)
                 ]
                 self._file.resize(self._layout.file_size)
-                written = await self._file.write(parts)
+                outcome = await self._file.write(parts)
                 if self._discarded:
                     await self._file.remove()
+                elif outcome is Outcome.LOST:
+                    self._layout.lose_file()
                 elif self._layout.moved > start:
                     # It took so long that this part was given up in the meantime.
                     continue
-                elif written:
+                elif outcome is Outcome.WRITTEN:
                     self._leave_memory(end)
                     self._on_moved()
                 elif self._layout.in_memory > self._memory_size:

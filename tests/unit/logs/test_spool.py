@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from imgbuilder.orchestrator.logs.spool import SpoolFolder
+from imgbuilder.orchestrator.logs.spool import Outcome, SpoolFolder
 from imgbuilder.telemetry.metrics import Metrics
 from tests.unit.logs.conftest import faults
 
@@ -31,7 +32,7 @@ def open_descriptors() -> int:
 async def test_parts_are_read_as_they_were_written(spool: SpoolFolder) -> None:
     """Parts have their places, in any order, and a part that was never written is not there."""
     file = spool.file()
-    assert await file.write([(3, b"def"), (0, b"abc")])
+    assert await file.write([(3, b"def"), (0, b"abc")]) is Outcome.WRITTEN
     assert await file.read([(1, 2), (3, 3)]) == b"bcdef"
     assert await file.read([(4, 10), (0, 3)]) == b"ef"
     assert await spool.file().read([(0, 1)]) == b""
@@ -69,7 +70,7 @@ async def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     assert not (tmp_path / "run-dead").exists()
     assert len(runs(tmp_path)) == 3
     file = one.file()
-    assert await file.write([(0, b"x")])
+    assert await file.write([(0, b"x")]) is Outcome.WRITTEN
     await other.close()
     assert await file.read([(0, 1)]) == b"x"
     await one.close()
@@ -100,7 +101,7 @@ async def test_a_default_folder_that_is_not_ours_is_not_used(
     folder = SpoolFolder(None, on_fault=metrics.log_disk_failed)
     await folder.open()
     assert faults(metrics) == 1
-    assert not await folder.file().write([(0, b"x")])
+    assert await folder.file().write([(0, b"x")]) is Outcome.FAILED
     await folder.close()
     assert contents(tmp_path / "elsewhere") == []
 
@@ -113,11 +114,42 @@ async def test_without_a_folder_nothing_can_be_kept_and_nothing_fails(
     folder = SpoolFolder(tmp_path / "logs", on_fault=metrics.log_disk_failed)
     await folder.open()
     file = folder.file()
-    assert not await file.write([(0, b"x")])
+    assert await file.write([(0, b"x")]) is Outcome.FAILED
     assert await file.read([(0, 1)]) == b""
     await file.remove()
     await folder.close()
     assert faults(metrics) == 3
+
+
+async def test_a_folder_that_could_not_be_made_is_made_when_it_can_be(
+    tmp_path: Path, metrics: Metrics
+) -> None:
+    """What is in its place goes, and logs are kept."""
+    (tmp_path / "logs").write_bytes(b"")
+    folder = SpoolFolder(tmp_path / "logs", on_fault=metrics.log_disk_failed)
+    await folder.open()
+    (tmp_path / "logs").unlink()
+    file = folder.file()
+    assert await file.write([(0, b"x")]) is Outcome.WRITTEN
+    assert await file.read([(0, 1)]) == b"x"
+    await folder.close()
+    assert contents(tmp_path / "logs") == []
+
+
+async def test_a_folder_that_was_removed_is_made_again(spool: SpoolFolder, tmp_path: Path) -> None:
+    """New logs are kept; of one that was in it, what was written is gone, and nothing is read as zeros."""
+    old, new = spool.file(), spool.file()
+    assert await old.write([(0, b"abc")]) is Outcome.WRITTEN
+    before = open_descriptors()
+    shutil.rmtree(tmp_path / "logs")
+    assert await new.write([(0, b"x")]) is Outcome.WRITTEN
+    assert await new.read([(0, 1)]) == b"x"
+    assert await old.write([(3, b"def")]) is Outcome.LOST
+    assert await old.read([(0, 3)]) == b""
+    assert await old.write([(3, b"def")]) is Outcome.WRITTEN
+    assert await old.read([(3, 3)]) == b"def"
+    assert len(runs(tmp_path / "logs")) == 1
+    assert open_descriptors() == before
 
 
 async def test_after_it_is_closed_nothing_is_written(tmp_path: Path) -> None:
@@ -126,5 +158,5 @@ async def test_after_it_is_closed_nothing_is_written(tmp_path: Path) -> None:
     await folder.open()
     file = folder.file()
     await folder.close()
-    assert not await file.write([(0, b"x")])
+    assert await file.write([(0, b"x")]) is Outcome.FAILED
     assert contents(tmp_path) == []

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -18,7 +19,7 @@ from imgbuilder.bus import Bus
 from imgbuilder.orchestrator.logs.chunks import LARGEST
 from imgbuilder.orchestrator.logs.reader import LogReader
 from imgbuilder.orchestrator.logs.settings import LogSettings
-from imgbuilder.orchestrator.logs.spool import SpoolFolder
+from imgbuilder.orchestrator.logs.spool import Outcome, SpoolFolder
 from imgbuilder.orchestrator.logs.store import BuildLog
 from imgbuilder.runtime.tasks import Tasks
 from imgbuilder.telemetry.metrics import Metrics
@@ -241,6 +242,27 @@ async def test_a_folder_that_is_gone_costs_only_what_was_in_it(
     assert faults(metrics)
 
 
+@pytest.mark.parametrize("how", [Path.unlink, lambda file: os.truncate(file, 100)], ids=["removed", "cut"])
+async def test_a_file_that_is_gone_is_not_read_as_zeros(
+    make_log: MakeLog, tasks: Tasks, metrics: Metrics, tmp_path: Path, how: Callable[[Path], None]
+) -> None:
+    """What was in it is missing, and told so; what comes is kept again."""
+    log = make_log()
+    log.append(CONTENT[:5000])
+    await settled(tasks)
+    (file,) = files(tmp_path)
+    how(file)
+    log.append(CONTENT[5000:8000])
+    await settled(tasks)
+    log.close()
+    await settled(tasks)
+    text = await read_all(log)
+    (lost,) = map(int, NOTE.findall(text))
+    assert 4000 < lost <= 5000
+    assert NOTE.sub(b"", text) == CONTENT[lost:8000]
+    assert faults(metrics) == 1
+
+
 class FullDisk(SpoolFolder):
     """A folder on a disk that can be full."""
 
@@ -284,7 +306,7 @@ async def test_what_waits_for_a_slow_disk_is_bounded(
     released = anyio.Event()
     write = log._file.write
 
-    async def hang(parts: list[tuple[int, bytes]]) -> bool:
+    async def hang(parts: list[tuple[int, bytes]]) -> Outcome:
         await released.wait()
         return await write(parts)
 
@@ -311,13 +333,30 @@ Actions = st.lists(
         st.tuples(st.just("append"), st.integers(1, 400)),
         st.tuples(st.just("read"), st.integers(0, 3)),
         st.tuples(st.just("disk"), st.booleans()),
+        st.tuples(st.just("remove"), st.integers(0, 2)),
         st.just(("pause", 0)),
     ),
     max_size=40,
 )
 
 
-@settings(max_examples=60)
+def disturb(folder: FullDisk, base: Path, action: str, kind: int) -> None:
+    """Let the disk be full or not, or somebody remove the folder, or what is in it, or empty that."""
+    if action == "disk":
+        folder.full = bool(kind)
+    if action != "remove":
+        return
+    for file in list(base.glob("run-*/*")):
+        if kind:
+            file.unlink(missing_ok=True)
+        else:
+            os.truncate(file, 0)
+    if kind > 1:
+        for path in list(base.glob("run-*")):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@settings(max_examples=80)
 @given(actions=Actions, memory=st.integers(0, 300), max_size=st.sampled_from([2, 100, 1000, 100_000]))
 async def test_every_reader_gets_each_byte_or_is_told_that_it_is_missing(
     actions: list[tuple[str, int]], memory: int, max_size: int
@@ -349,10 +388,10 @@ async def test_every_reader_gets_each_byte_or_is_told_that_it_is_missing(
                         written += number
                     case "read" if offsets[number] < log.length:
                         await read(number)
-                    case "disk":
-                        folder.full = bool(number)
                     case "pause":
                         await settled(tasks)
+                    case _:
+                        disturb(folder, Path(base), action, number)
             log.close()
             for reader in range(4):
                 while offsets[reader] < log.length:
