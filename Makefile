@@ -25,6 +25,11 @@ $(STAMP): requirements.lock pyproject.toml scripts/setup.sh
 run: setup ## Run the service: CONFIG=config/example.json ARGS="--verbose"
 	@$(VENV_PYTHON) -m imgbuilder run --config $(CONFIG) $(ARGS)
 
+.PHONY: run-local
+run-local: CONFIG = config/local.json
+run-local: setup ## Run the service with a cluster's workspace manager: KUBE_CONTEXT=dev NAMESPACE=default
+	@$(VENV_PYTHON) -m imgbuilder run-local --config $(CONFIG) $(ARGS)
+
 .PHONY: world
 world: setup ## Run what the service talks to: a registry, a workspace manager, a supervisor
 	@$(VENV_PYTHON) -m tests.world $(ARGS)

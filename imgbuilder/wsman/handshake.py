@@ -77,19 +77,22 @@ async def check_handshake(address: str, tls: ssl.SSLContext | None) -> None:
 
 
 async def _shake_hands(address: str, stream: ByteStream, tls: ssl.SSLContext) -> None:
+    trusted = False
     try:
         secure = await TLSStream.wrap(
             stream, hostname=SERVER_NAME, ssl_context=tls, standard_compatible=False
         )
+        trusted = True  # by us; what it thinks of us shows when it is spoken to
         await secure.send(PREFACE)
         await secure.receive(1)
     except ssl.SSLCertVerificationError as error:
         raise UntrustedServerError(address, _untrusted(error)) from error
-    except ssl.SSLError as error:
-        if "ALERT" in (error.reason or ""):
+    except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        reason = getattr(error, "reason", None) or ""
+        if trusted or "ALERT" in reason:  # not all say it: some only close the connection
             raise UntrustedClientError(address, "it does not accept our certificate") from error
-        raise NoTlsError(address, "it does not speak TLS") from error
-    except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        if reason:
+            raise NoTlsError(address, "it does not speak TLS") from error
         raise NobodyThereError(address, "it closes connections at once") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,14 @@ class Authority:
         self._authority = trustme.CA()
         self.ca = folder / f"{name}.crt"
         self._authority.cert_pem.write_to_path(str(self.ca))
+
+    def issue(self, identity: str, *, ends: dt.datetime | None = None) -> trustme.LeafCert:
+        """A certificate and its key, in no file.
+
+        :param ends: the end of its validity, where it matters; it begins ten years before.
+        """
+        begins = ends and ends - dt.timedelta(days=3650)
+        return self._authority.issue_cert(identity, not_before=begins, not_after=ends)
 
     def files(self, *identities: str, issuer: Authority | None = None) -> TlsFiles:
         """What one side of a connection needs that trusts this authority.

@@ -373,11 +373,14 @@ def certificate_user(authority: Authority) -> dict[str, Any]:
     return {"client-certificate": files.certificate, "client-key": files.key}
 
 
-def client_secret(authority: Authority) -> dict[str, bytes]:
-    """The secret with what clients of a workspace manager need."""
-    files = authority.files("client-of-ws-manager")
+def client_secret(authority: Authority, *, ends: dt.datetime | None = None) -> dict[str, bytes]:
+    """The secret with what clients of a workspace manager need.
+
+    :param ends: the end of the certificate's validity, where it matters.
+    """
+    issued = authority.issue("client-of-ws-manager", ends=ends)
     return {
-        "ca.crt": Path(files.ca).read_bytes(),
-        "tls.crt": Path(files.certificate).read_bytes(),
-        "tls.key": Path(files.key).read_bytes(),
+        "ca.crt": authority.ca.read_bytes(),
+        "tls.crt": b"".join(part.bytes() for part in issued.cert_chain_pems),
+        "tls.key": issued.private_key_pem.bytes(),
     }
