@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.data.registry import HostileRegistry
-from tests.faults.data.trial import KEPT, Trial, trial
+from tests.faults.trial import KEPT, Trial, trial
 from tests.helpers import in_own_task
 from tests.world.world import World
 

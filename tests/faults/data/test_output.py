@@ -2,76 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Final
 
 import anyio
 import pytest
 
-from imgbuilder.orchestrator.logs.follower import CONNECTED, CONNECTING, FAILED
-from imgbuilder.pb.builder import LogsRequest
+from imgbuilder.orchestrator.logs.follower import CONNECTING, FAILED
 from imgbuilder.pb.wsman import WorkspacePhase
 from tests.contract.service.client import statuses
-from tests.faults.data.trial import FULL, KEPT, MEBIBYTE, PATIENCE, Trial
+from tests.faults.reading import BEGINNING, BLOCK, LEFT_OUT, Reading, block, read
+from tests.faults.trial import FULL, KEPT, MEBIBYTE, PATIENCE, Trial
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(PATIENCE + 10)]
 
 SIZE: Final = (1024 if FULL else 64) * MEBIBYTE
 LINES: Final = 10_000_000 if FULL else 200_000
-BEGINNING: Final = CONNECTING + CONNECTED
-LEFT_OUT: Final = re.compile(rb"\n\[\.\.\. (\d+) bytes of output are left out here \.\.\.\]\n")
-UNIT: Final = 16
-"""Bytes of what says of itself where it stands."""
-
-BLOCK: Final = 64 * 1024
-
-
-def block(start: int) -> bytes:
-    """Output from byte *start* on: numbers, each of which says where it stands, and no line feed."""
-    return b"".join(b"%015x " % place for place in range(start, start + BLOCK, UNIT))
-
-
-class Reading:
-    """What a reader has got of a log whose output is all `block`."""
-
-    def __init__(self) -> None:
-        self.place = 0
-        self.left_out = 0
-        self._beginning = b""
-        self._moved = anyio.Event()
-
-    async def reach(self, place: int) -> None:
-        """Wait until it has got so far."""
-        while self.place < place:
-            await self._moved.wait()
-
-    def take(self, chunk: bytes) -> None:
-        """Check that *chunk* comes next."""
-        self._moved.set()
-        self._moved = anyio.Event()
-        if len(self._beginning) < len(BEGINNING):
-            wanted = len(BEGINNING) - len(self._beginning)
-            self._beginning, chunk = self._beginning + chunk[:wanted], chunk[wanted:]
-        missing = LEFT_OUT.fullmatch(chunk)
-        if missing is not None:
-            self.left_out += int(missing[1])
-            self.place += int(missing[1])
-            return
-        start = self.place - self.place % UNIT
-        expected = b"".join(b"%015x " % place for place in range(start, self.place + len(chunk) + UNIT, UNIT))
-        assert expected[self.place - start :].startswith(chunk), f"at byte {self.place}"
-        self.place += len(chunk)
-
-
-async def read(client: Trial, build_id: str, reading: Reading) -> None:
-    """Read a log to its end."""
-    async with client.client.open(LogsRequest(build_id=build_id)) as call:
-        while True:
-            chunk = await call._stream.recv_message()
-            if chunk is None:
-                return
-            reading.take(chunk.content)
 
 
 async def test_output_without_a_line_feed(hostile: Trial) -> None:
@@ -83,22 +29,17 @@ async def test_output_without_a_line_feed(hostile: Trial) -> None:
             hostile.building() as (call, build_id),
             hostile.bounded(f"{SIZE >> 20} MiB without a line feed"),
         ):
-            world.manager.advance(build_id, WorkspacePhase.RUNNING)
-            world.supervisors.open_terminal(build_id)
-            await world.supervisors.until(lambda: bool(world.supervisors.workspaces[build_id].listeners))
+            await hostile.listened(build_id)
             async with anyio.create_task_group() as group:
-                group.start_soon(read, hostile, build_id, along)
+                group.start_soon(read, hostile.client, build_id, along)
                 for start in range(0, SIZE, BLOCK):
                     world.supervisors.write(build_id, block(start))
                     await world.supervisors.drain(build_id)
                     await along.reach(start - 4 * MEBIBYTE)
                     if start == SIZE // 2:
                         await hostile.another_build()
-                world.supervisors.exit(build_id, 0)
-                world.push(world.manager.workspaces[build_id].ref)
-                world.manager.advance(build_id, WorkspacePhase.STOPPED)
-                assert statuses(await call.rest())[-1] == "done_success"
-            await read(hostile, build_id, late)
+                await hostile.succeed(call, build_id)
+            await read(hostile.client, build_id, late)
     assert along.place == late.place == SIZE
     assert late.left_out == SIZE - KEPT + len(BEGINNING)
     assert along.left_out == 0
@@ -111,9 +52,7 @@ async def test_many_tiny_lines(hostile: Trial) -> None:
     slowest = 0.0
     with anyio.fail_after(PATIENCE):
         async with hostile.building() as (call, build_id), hostile.bounded(f"{LINES} lines"):
-            world.manager.advance(build_id, WorkspacePhase.RUNNING)
-            world.supervisors.open_terminal(build_id)
-            await world.supervisors.until(lambda: bool(world.supervisors.workspaces[build_id].listeners))
+            await hostile.listened(build_id)
             for number in range(LINES // 1000):
                 world.supervisors.send(build_id, lines)
                 await world.supervisors.drain(build_id)
@@ -121,10 +60,7 @@ async def test_many_tiny_lines(hostile: Trial) -> None:
                     began = time.monotonic()
                     await hostile.client.builds()
                     slowest = max(slowest, time.monotonic() - began)
-            world.supervisors.exit(build_id, 0)
-            world.push(world.manager.workspaces[build_id].ref)
-            world.manager.advance(build_id, WorkspacePhase.STOPPED)
-            assert statuses(await call.rest())[-1] == "done_success"
+            await hostile.succeed(call, build_id)
             log = await hostile.client.log(build_id=build_id)
     print(f"slowest ListBuilds meanwhile: {slowest * 1000:.0f} ms")  # noqa: T201  # figures
     missing = sum(int(size) for size in LEFT_OUT.findall(log))
@@ -166,9 +102,7 @@ async def test_a_value_without_end_in_a_listen_stream(hostile: Trial) -> None:
     before = (await hostile.metrics())[skipped]
     with anyio.fail_after(PATIENCE):
         async with hostile.building() as (call, build_id), hostile.bounded("a value without end"):
-            world.manager.advance(build_id, WorkspacePhase.RUNNING)
-            world.supervisors.open_terminal(build_id)
-            await world.supervisors.until(lambda: bool(world.supervisors.workspaces[build_id].listeners))
+            await hostile.listened(build_id)
             world.supervisors.write(build_id, b"before\n")
             world.supervisors.send(build_id, b'{"result":{"data":"')
             for _ in range((1024 if FULL else 64) * 16):
@@ -177,10 +111,7 @@ async def test_a_value_without_end_in_a_listen_stream(hostile: Trial) -> None:
             await hostile.another_build()
             world.supervisors.send(build_id, b'"}}\n')
             world.supervisors.write(build_id, b"behind\n")
-            world.supervisors.exit(build_id, 0)
-            world.push(world.manager.workspaces[build_id].ref)
-            world.manager.advance(build_id, WorkspacePhase.STOPPED)
-            assert statuses(await call.rest())[-1] == "done_success"
+            await hostile.succeed(call, build_id)
             assert await hostile.client.log(build_id=build_id) == BEGINNING + b"before\nbehind\n"
     assert (await hostile.metrics())[skipped] == before + 1
 

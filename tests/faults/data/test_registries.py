@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.service.client import refusal
 from tests.faults.data.registry import ANSWERS, TOKENS, HostileRegistry
-from tests.faults.data.trial import PATIENCE, Trial
+from tests.faults.trial import PATIENCE, Trial
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(PATIENCE + 10)]
 

@@ -11,7 +11,7 @@ from imgbuilder.core.workspace import LONGEST_TEXT
 from imgbuilder.pb.wsman import WorkspacePhase
 from imgbuilder.wsman.calls import LONGEST_OF_STREAM, LONGEST_REPLY
 from tests.contract.service.client import statuses
-from tests.faults.data.trial import MEBIBYTE, PATIENCE, Trial
+from tests.faults.trial import MEBIBYTE, PATIENCE, Trial
 from tests.world.requests import start_request
 
 pytestmark = [pytest.mark.asyncio(loop_scope="package"), pytest.mark.timeout(PATIENCE + 10)]
@@ -45,13 +45,16 @@ async def test_a_list_that_is_too_long(hostile: Trial) -> None:
     try:
         with anyio.fail_after(PATIENCE):
             manager.advance(other.id, WorkspacePhase.RUNNING, message="x" * LONGEST_REPLY)
-            while not any(record["message"] == "workspaces not listed" for record in hostile.service.records):
-                await anyio.sleep(0.05)  # it is another process that says so
+            while not refusals_of(hostile):  # noqa: ASYNC110  # it is another process that says so
+                await anyio.sleep(0.05)
             async with hostile.bounded("a list of 32 MiB"):
                 await hostile.another_build()
     finally:
         manager.vanish(other.id)
-    reasons = [
-        record["reason"] for record in hostile.service.records if record["message"] == "workspaces not listed"
-    ]
-    assert all("more than the limit of 33554432" in reason for reason in reasons)
+    assert all("more than the limit of 33554432" in reason for reason in refusals_of(hostile))
+
+
+def refusals_of(hostile: Trial) -> list[str]:
+    """Why workspaces were not listed."""
+    records = hostile.service.records
+    return [record["reason"] for record in records if record["message"] == "workspaces not listed"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,11 @@ import anyio
 import psutil
 
 from imgbuilder.pb.builder import BuildRequest, BuildResponse
+from imgbuilder.pb.wsman import WorkspacePhase
 from tests.contract.service.client import Call, Client, connected, dockerfile, statuses
 from tests.contract.service.conftest import get, series_of
-from tests.world.process import ServiceProcess, service_process
+from tests.faults.reading import BLOCK, block
+from tests.world.process import PROGRAM, ServiceProcess, service_process
 from tests.world.scripts import Script, idle, succeeding
 from tests.world.world import World
 
@@ -75,6 +77,26 @@ class Trial:
             self.world.script = before
             yield call, first.info.build_id
 
+    async def listened(self, build_id: str) -> None:
+        """Let a build's task begin, and the service listen to it."""
+        self.world.manager.advance(build_id, WorkspacePhase.RUNNING)
+        supervisors = self.world.supervisors
+        supervisors.open_terminal(build_id)
+        await supervisors.until(lambda: bool(supervisors.workspaces[build_id].listeners))
+
+    async def write(self, build_id: str, start: int, end: int) -> None:
+        """Let a build's task write what stands from byte *start* to *end* of its output, see `block`."""
+        for place in range(start, end, BLOCK):
+            self.world.supervisors.write(build_id, block(place))
+            await self.world.supervisors.drain(build_id)
+
+    async def succeed(self, call: Call[BuildResponse], build_id: str) -> None:
+        """Let a build end well, and see that its client is told so."""
+        self.world.supervisors.exit(build_id, 0)
+        self.world.push(self.world.manager.workspaces[build_id].ref)
+        self.world.manager.advance(build_id, WorkspacePhase.STOPPED)
+        assert statuses(await call.rest())[-1] == "done_success"
+
     def most_memory(self) -> int:
         """The most memory that the process has taken since it was asked last, in bytes."""
         pid = self.service.process.pid
@@ -101,10 +123,18 @@ class Trial:
 
 
 @asynccontextmanager
-async def trial(folder: Path, world: World, **overrides: Any) -> AsyncIterator[Trial]:
-    """A service in *world* that has built an image, so that all that is loaded once is loaded."""
+async def trial(
+    folder: Path, world: World, *, under: Sequence[str] = (), **overrides: Any
+) -> AsyncIterator[Trial]:
+    """A service in *world* that has built an image, so that all that is loaded once is loaded.
+
+    :param under: a command line that runs the one behind it in another way, e.g. within limits.
+    """
+    program = [str(PROGRAM), "run", "--config", str(folder / "service.json"), "--json-log"]
     async with (
-        service_process(world.service_config(**overrides), folder) as service,
+        service_process(
+            world.service_config(**overrides), folder, command=[*under, *program] if under else ()
+        ) as service,
         connected(int(service.host.rpartition(":")[2])) as client,
     ):
         found = Trial(world=world, service=service, client=client)
