@@ -23,6 +23,9 @@ from imgbuilder.runtime.grpc.service import receive
 
 SERVICE: Final = "grpc.health.v1.Health"
 
+LONGEST_NAME: Final = 1000
+"""Characters of a service's name; no longer one is known."""
+
 _CHANGED: Final[Topic[None]] = Topic("health")
 
 Stream = grpclib.server.Stream[HealthCheckRequest, HealthCheckResponse]
@@ -100,7 +103,9 @@ class Health:
 
     async def watch(self, stream: Stream) -> None:
         """Tell the status of a service, and again whenever it has changed."""
-        service = (await receive(stream)).service
+        service = (await receive(stream)).service[
+            :LONGEST_NAME
+        ]  # it is kept for as long as the stream is open
         with self._state.changes() as changes:
             told = None
             while True:

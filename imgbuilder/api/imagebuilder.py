@@ -101,8 +101,8 @@ class ImageBuilder:
 
     async def build(self, stream: grpclib.server.Stream[BuildRequest, BuildResponse]) -> None:
         """Build an image or attach to its build, and tell how it stands until it has ended."""
-        request = await receive(stream)
-        result = await self._builder.build(request)
+        # Nothing here keeps the request, which may be large, for as long as the stream is open.
+        result = await self._builder.build(await receive(stream))
         if isinstance(result, Build):
             await self._forward(result, stream)
         else:
@@ -129,13 +129,15 @@ class ImageBuilder:
 
     async def logs(self, stream: grpclib.server.Stream[LogsRequest, LogsResponse]) -> None:
         """Send the output of a build from its first byte until the build has ended."""
-        request = await receive(stream)
-        if not request.build_ref and not request.build_id:
-            raise BuildNotFoundError
-        build = self._tracker.find(ref=request.build_ref, build_id=request.build_id)
+        build = self._find(await receive(stream))
         async with self._logs.read(build.build_id) as chunks:
             async for chunk in chunks:
                 await stream.send_message(LogsResponse(content=chunk))
+
+    def _find(self, request: LogsRequest) -> Build:
+        if not request.build_ref and not request.build_id:
+            raise BuildNotFoundError
+        return self._tracker.find(ref=request.build_ref, build_id=request.build_id)
 
     async def list_builds(
         self,

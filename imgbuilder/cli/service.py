@@ -170,7 +170,12 @@ async def _serving(
         limits=Limits(
             message_size=config.limits.message_size,
             connections=config.limits.connections,
+            streams=config.limits.streams,
             streams_per_connection=config.limits.streams_per_connection,
+            handshake=config.limits.handshake,
+            idle=config.limits.idle,
+            keepalive=config.limits.keepalive,
+            keepalive_timeout=config.limits.keepalive_timeout,
         ),
         interceptors=[Measuring(metrics), Tracing(tracer), map_errors, draining],
         on_cut_off=lambda reason: metrics.peer_cut_off(reason.value),

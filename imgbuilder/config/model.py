@@ -42,7 +42,6 @@ class Section(BaseModel):
         frozen=True,
         populate_by_name=True,
         strict=True,
-        use_attribute_docstrings=True,
         validate_default=True,
     )
 
@@ -207,9 +206,19 @@ class Limits(Section):
     message_size: Size = _spelled("4MiB")
     """How large a request may be."""
     connections: Count = 1_000
-    """How many may be open. More are closed at once."""
+    """How many may be open. For one more, that which has had no calls for longest is closed, or else the new one."""
+    streams: Count = 20_000
+    """How many calls may be open in all. More are refused, to whoever has many first; large headers count extra."""
     streams_per_connection: Count = 10_000
     """How many calls may be open on one connection. More are refused."""
+    handshake: PositiveSeconds = _spelled("10s")
+    """How long a new connection may take for TLS, and until it speaks HTTP/2."""
+    idle: PositiveSeconds = _spelled("30m0s")
+    """How long a connection may have no calls until it is closed; clients connect again when they need to."""
+    keepalive: PositiveSeconds = _spelled("30s")
+    """How long a client may be silent until it is asked for a sign of life."""
+    keepalive_timeout: PositiveSeconds = _spelled("20s")
+    """How long it may take to give one until its connection is closed."""
 
 
 class Telemetry(Section):

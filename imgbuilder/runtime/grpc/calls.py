@@ -15,7 +15,6 @@ from typing import Any, Final
 import grpclib.protocol
 import structlog
 from grpclib.const import Handler, Status
-from grpclib.encoding.base import CodecBase
 from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import Deadline
@@ -23,6 +22,7 @@ from grpclib.utils import DeadlineWrapper, Wrapper
 from h2.exceptions import ProtocolError
 
 from imgbuilder.runtime.grpc.callstream import CallStream, Receiving
+from imgbuilder.runtime.grpc.codec import ProtoCodec
 from imgbuilder.runtime.grpc.requests import Headers, Refusal, RequestHead, read_head, unknown_path
 
 log = structlog.get_logger(__name__)
@@ -41,7 +41,7 @@ class CallServer:
     :param mapping: the methods by their paths.
     """
 
-    def __init__(self, mapping: Mapping[str, Handler], codec: CodecBase, receiving: Receiving) -> None:
+    def __init__(self, mapping: Mapping[str, Handler], codec: ProtoCodec, receiving: Receiving) -> None:
         self.mapping = mapping
         self.codec = codec
         self.receiving = receiving
@@ -65,10 +65,12 @@ class CallServer:
 class Calls(grpclib.protocol.AbstractHandler):
     """Owns the calls of one connection, and their tasks.
 
+    :ivar began: called whenever one has begun.
     :ivar ended: called whenever one has ended.
     """
 
     def __init__(self, server: CallServer) -> None:
+        self.began: Callable[[], None] = _nothing
         self.ended: Callable[[], None] = _nothing
         self._server = server
         self._loop = asyncio.get_running_loop()
@@ -92,6 +94,7 @@ class Calls(grpclib.protocol.AbstractHandler):
         task = self._loop.create_task(self._serve(stream, headers))
         self._tasks[stream] = task
         self._server.began()
+        self.began()
         task.add_done_callback(end)
 
     def cancel(self, stream: grpclib.protocol.Stream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ from grpclib.metadata import encode_grpc_message
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
+from imgbuilder.runtime.grpc.codec import ProtoCodec
 from imgbuilder.runtime.grpc.streams import Stream
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 _PREFIX: Final = struct.Struct(">?I")
-_SMALL: Final = 64 << 10
+_SMALL: Final = 16 << 10
 """Messages up to this size are always received."""
 
 _RESETS: Final = {
@@ -38,9 +40,11 @@ class Receiving:
 
     :param message_size: the limit for one message.
     :param total: the limit for all that are being received at the same time.
+    :ivar timeout: seconds that the one message of a request may take.
     """
 
-    def __init__(self, *, message_size: int, total: int) -> None:
+    def __init__(self, *, message_size: int, total: int, timeout: float) -> None:
+        self.timeout = timeout
         self._message_size = message_size
         self._total = total
         self._now = 0
@@ -76,6 +80,7 @@ class CallStream(grpclib.server.Stream[Request, Reply]):
     """
 
     _stream: Stream
+    _codec: ProtoCodec
 
     def __init__(self, *arguments: Any, receiving: Receiving, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -87,8 +92,21 @@ class CallStream(grpclib.server.Stream[Request, Reply]):
     async def recv_message(self) -> Request | None:
         """The next request message; None after the last.
 
+        Where there is but one, what comes behind it is dropped.
+
         :raises GRPCError: if it can't be received or decoded, or if there is none where one belongs.
         """
+        if self._cardinality.client_streaming:
+            return await self._receive()
+        try:
+            async with asyncio.timeout(self._receiving.timeout):
+                message = await self._receive()
+        except TimeoutError:
+            raise GRPCError(Status.DEADLINE_EXCEEDED, "the request did not come in time") from None
+        self._stream.stop_hearing()
+        return message
+
+    async def _receive(self) -> Request | None:
         prefix = await self._read(_PREFIX.size)
         if not prefix:
             if not self._messages_received and not self._cardinality.client_streaming:
@@ -111,8 +129,19 @@ class CallStream(grpclib.server.Stream[Request, Reply]):
         return message  # type: ignore[no-any-return]  # grpclib's hook may have put any in its place
 
     async def send_message(self, message: Reply | bytes) -> None:
-        """Send a reply, or the bytes of one. Waits while the caller takes no more."""
-        await super().send_message(message)  # type: ignore[arg-type]  # the codec takes bytes
+        """Send a reply, or the bytes of one. Waits while the caller takes no more.
+
+        A large field of bytes at the end of it is not copied, however many callers are sent the same and wait.
+        """
+        if not self._send_initial_metadata_done:
+            await self.send_initial_metadata()
+        if self._send_message_done and not self._cardinality.server_streaming:
+            raise ProtocolError("the call was answered already")
+        (message,) = await self._dispatch.send_message(message)
+        head, body = self._codec.encode_parts(message, self._send_type)
+        await self._stream.send_parts(_PREFIX.pack(False, len(head) + len(body)) + head, body)
+        self._send_message_done = True
+        self._messages_sent += 1
         if self.on_sent is not None:
             self.on_sent()
 

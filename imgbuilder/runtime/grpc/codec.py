@@ -14,6 +14,7 @@ not be changed once they were read: the change would not be written.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
@@ -31,6 +32,9 @@ M = TypeVar("M", bound=betterproto2.Message)
 
 _WIRE: Final = "_wire"
 """The attribute in which a message of a preserved class keeps the bytes it was read from, in pieces."""
+
+_SMALL: Final = 1 << 10
+"""Values up to this size are cheaper to copy than to keep apart."""
 
 _BAD_VALUE: Final = (
     TypeError,
@@ -86,9 +90,17 @@ class MessagePlan:
 
         :raises EncodeError: for a value that its field can't have.
         """
+        head, body = self.write_parts(message, largest=sys.maxsize)
+        return head + body if body else head
+
+    def write_parts(self, message: Any, *, largest: int) -> tuple[bytes, bytes]:
+        """The same in two parts, of which the second may be empty.
+
+        :param largest: a value of more bytes, at the end of the message, is the second part, as it is.
+        """
         values: Values = message.__dict__
         if self._preserved and _WIRE in values:
-            return b"".join(values[_WIRE])
+            return b"".join(values[_WIRE]), b""
         parts: list[bytes] = []
         name = ""
         try:
@@ -96,8 +108,13 @@ class MessagePlan:
                 value = values[name]
                 if value is not None if explicit else value:
                     writer(parts, value)
-            parts.append(values[UNKNOWN])
-            return b"".join(parts)
+            unknown = values[UNKNOWN]
+            if unknown:
+                parts.append(unknown)
+            body = b""
+            if parts and len(parts[-1]) > largest:
+                body = parts.pop()
+            return b"".join(parts), body
         except _BAD_VALUE as error:
             raise EncodeError(f"{self._cls.__name__}.{name}") from error
 
@@ -125,6 +142,13 @@ class Codec:
         :raises EncodeError: for a value that its field can't have.
         """
         return self._plan(type(message)).write(message)
+
+    def encode_parts(self, message: betterproto2.Message) -> tuple[bytes, bytes]:
+        """The same in two parts: if the message ends with a large value, that is the second, and not copied.
+
+        :raises EncodeError: for a value that its field can't have.
+        """
+        return self._plan(type(message)).write_parts(message, largest=_SMALL)
 
     def decode(self, cls: type[M], data: bytes) -> M:
         """The message of class *cls* that *data* are.
@@ -196,11 +220,19 @@ class ProtoCodec(CodecBase):
         :raises TypeError: if it is neither.
         :raises EncodeError: for a value that its field can't have.
         """
+        head, body = self.encode_parts(message, message_type)
+        return head + body if body else head
+
+    def encode_parts(self, message: Any, message_type: Any) -> tuple[bytes, bytes]:
+        """The same in two parts, of which the second is a large value that is not copied, or empty.
+
+        :raises TypeError, EncodeError: as `encode` does.
+        """
         if isinstance(message, bytes):
-            return message
+            return b"", message
         if not isinstance(message, message_type):
             raise TypeError(f"a {message_type.__name__} was to be sent, not a {type(message).__name__}")
-        return self._codec.encode(message)
+        return self._codec.encode_parts(message)
 
     def decode(self, data: bytes, message_type: Any) -> Any:
         """The *message_type* that *data* are.

@@ -269,7 +269,10 @@ def _scalar_writer(prefix: bytes, scalar: Scalar) -> Writer:
     def write(parts: list[bytes], value: Any) -> None:
         parts += (prefix, pack(value))
 
-    return write
+    def write_bytes(parts: list[bytes], value: Any) -> None:
+        parts += (prefix, varint(len(value)), value)  # apart from its length, so that it need not be copied
+
+    return write_bytes if isinstance(scalar.default, bytes) else write
 
 
 def _packed_writer(prefix: bytes, scalar: Scalar) -> Writer:

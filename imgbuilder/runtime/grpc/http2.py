@@ -15,7 +15,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event
 from h2.exceptions import ProtocolError
-from h2.frame_buffer import FrameBuffer
+from h2.frame_buffer import CONTINUATION_BACKLOG, FrameBuffer
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import (
     DataFrame,
@@ -111,13 +111,28 @@ _KINDS: Final = {
 _ANSWERING: Final = [reason for reason, flood in FLOODS.items() if flood.per_frame_sent]
 
 
+_FRAME_HEADER: Final = 9
+
+
 class ImpatientFrameBuffer(FrameBuffer):
     """Refuses a frame that is too large at once; h2's own first collects all of it, up to 16 MiB."""
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the frame still needs of which the header has come; 0 if there is none."""
+        if len(self._data) < _FRAME_HEADER:
+            return 0
+        return max(0, _FRAME_HEADER + int.from_bytes(self._data[:3], "big") - len(self._data))
 
     def __next__(self) -> Frame:
         if len(self._data) >= 3:
             self._validate_frame_length(int.from_bytes(self._data[:3], "big"))
         return super().__next__()
+
+    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
+        if len(self._headers_buffer) >= CONTINUATION_BACKLOG:
+            raise FloodError(CutOff.HEADERS)  # which h2 would take for a mistake
+        return super()._update_header_buffer(f)
 
 
 class GuardedH2Connection(H2Connection):
@@ -133,7 +148,7 @@ class GuardedH2Connection(H2Connection):
         self._is_young = is_young
         self._guard = guard
         self._sweep_at = 64
-        self.incoming_buffer = ImpatientFrameBuffer(server=True)
+        self.incoming_buffer: ImpatientFrameBuffer = ImpatientFrameBuffer(server=True)
         self.decoder.max_header_list_size = limits.header_list_size
         self.local_settings = Settings(
             client=False,
@@ -143,6 +158,11 @@ class GuardedH2Connection(H2Connection):
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             },
         )
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the frame still needs that is being received; 0 if that is not known."""
+        return self.incoming_buffer.missing
 
     def begin(self) -> None:
         """Prepare what the server says first."""

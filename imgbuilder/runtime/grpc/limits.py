@@ -1,11 +1,12 @@
 """What a peer may ask of a server, and how much of what costs it nothing it may send.
 
-Decisions only: `Limits` are numbers, an `Allowance` counts against the time it is told.
+Decisions only: `Limits` are numbers, `Room` is shared out, an `Allowance` counts against the time it is told.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,23 +16,35 @@ class Limits:
     """The limits of a server.
 
     :ivar message_size: bytes of a request message; a larger one is refused before it is received.
-    :ivar receiving: bytes of request messages that are being received, over all connections. Messages that
-        fit one frame or so are not counted.
-    :ivar connections: at the same time; more are closed at once.
+    :ivar receiving: bytes of request messages that are being received, over all connections. Small messages
+        are not counted.
+    :ivar request: seconds the one message of a request may take to come.
+    :ivar connections: at the same time. For one more, that which has had no calls for longest makes room; if
+        all have some, the new one is closed at once.
+    :ivar streams: calls at the same time, over all connections; see `Room`.
     :ivar streams_per_connection: calls at the same time; more are refused, for the peer to try again.
     :ivar header_list_size: bytes of a request's headers, as HTTP/2 counts them.
-    :ivar handshake: seconds a new connection may take until it speaks HTTP/2. After that it may be idle.
-    :ivar keepalive: seconds after which a silent peer with open calls is asked for a sign of life.
-    :ivar keepalive_timeout: seconds it may take to give one.
+    :ivar unread: bytes that may wait for a peer to read them, beyond what its windows and the socket's buffer
+        bound: answers to frames that are no calls.
+    :ivar handshake: seconds a new connection may take for TLS, and again until it speaks HTTP/2.
+    :ivar idle: seconds after which a connection without calls is left, as when the server ends: its peer
+        connects again when it needs to. There is no limit for the age of a connection: some clients, grpclib's
+        too, break off all their calls when they are asked to leave.
+    :ivar keepalive: seconds after which a peer that says nothing is asked for a sign of life.
+    :ivar keepalive_timeout: seconds it may take to give one; anything that it sends is one.
     """
 
     message_size: int = 4 << 20
     receiving: int = 256 << 20
+    request: float = 60.0
     connections: int = 1_000
+    streams: int = 20_000
     streams_per_connection: int = 10_000
     header_list_size: int = 64 << 10
+    unread: int = 1 << 20
     handshake: float = 10.0
-    keepalive: float = 60.0
+    idle: float = 1800.0
+    keepalive: float = 30.0
     keepalive_timeout: float = 20.0
 
 
@@ -39,14 +52,60 @@ class CutOff(enum.Enum):
     """Why a connection was ended by this side."""
 
     CONNECTIONS = "too many connections"
+    ROOM = "idle where others need room"
+    TLS = "TLS error"
     HANDSHAKE = "no handshake in time"
     PROTOCOL = "protocol error"
+    HEADERS = "endless headers"
     RESETS = "flood of resets"
     REFUSED = "flood of refused streams"
     PINGS = "flood of pings"
     SETTINGS = "flood of settings"
     EMPTY = "flood of empty frames"
     CONTROL = "flood of control frames"
+    UNREAD = "answers that are not read"
+    SILENT = "no sign of life"
+
+
+class Room:
+    """How many more calls there may be, over all connections.
+
+    What a connection may have is bounded by what is left for all: four times as much. So one that takes what it
+    can get never takes the last, and however many do, one with few calls gets its next.
+
+    :param total: calls at the same time. Those with large headers, which are kept, count as several.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._left = total
+
+    @property
+    def left(self) -> int:
+        """How many more, if all are small."""
+        return self._left
+
+    def take(self, weight: int, own: int) -> bool:
+        """Take room for a call of *weight* on a connection that has *own* calls; False if it gets none."""
+        if weight > self._left or own >= SHARE * self._left:
+            return False
+        self._left -= weight
+        return True
+
+    def give_back(self, weight: int) -> None:
+        """A call has ended."""
+        self._left += weight
+
+
+SHARE: Final = 4
+"""How many times what is left for all a connection may have."""
+
+HEADERS_OF_ONE: Final = 4 << 10
+"""Bytes of headers that a call has for the weight of one."""
+
+
+def weight_of(headers: Iterable[tuple[str, str]]) -> int:
+    """How many calls one with *headers* counts for."""
+    return 1 + sum(len(name) + len(value) + 32 for name, value in headers) // HEADERS_OF_ONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,30 +9,38 @@ without limits.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
+import anyio.to_thread
 import grpclib.config
 import grpclib.server
 import structlog
-from grpclib.encoding.base import CodecBase
 
 from imgbuilder.runtime.grpc import internals
+from imgbuilder.runtime.grpc.accepting import Accepting, set_up
 from imgbuilder.runtime.grpc.addresses import Address, bound_address, listening_socket, parse_address
 from imgbuilder.runtime.grpc.calls import Calls, CallServer
 from imgbuilder.runtime.grpc.callstream import Receiving
 from imgbuilder.runtime.grpc.codec import REQUESTS, ProtoCodec
+from imgbuilder.runtime.grpc.connections import Connections
 from imgbuilder.runtime.grpc.interceptors import Intercepted, Interceptor, Service
-from imgbuilder.runtime.grpc.limits import CutOff, Limits
+from imgbuilder.runtime.grpc.limits import CutOff, Limits, Room
+from imgbuilder.runtime.grpc.offenders import Offenders
 from imgbuilder.runtime.grpc.protocol import Hooks, Protocol
+from imgbuilder.runtime.grpc.turns import Turns
 
 log = structlog.get_logger(__name__)
 
 STOPPING: Final = 5.0
 """Seconds that handlers may take to clean up when they are cancelled."""
+
+CONFIGURATION: Final = grpclib.config.Configuration(_keepalive_time=None).__for_server__()
+"""Without grpclib's own keepalive: see `imgbuilder.runtime.grpc.watch`."""
 
 
 class Server:
@@ -49,50 +57,48 @@ class Server:
         limits: Limits | None = None,
         interceptors: Sequence[Interceptor] = (),
         on_cut_off: Callable[[CutOff], None] | None = None,
-        codec: CodecBase | None = None,
+        codec: ProtoCodec | None = None,
     ) -> None:
-        self._limits = limits or Limits()
+        self._limits = limits = limits or Limits()
         self._services = Intercepted(services, interceptors)
         self._codec = codec or ProtoCodec(REQUESTS)
-        self._on_cut_off = on_cut_off
-        self._config = grpclib.config.Configuration(
-            _keepalive_time=self._limits.keepalive,
-            _keepalive_timeout=self._limits.keepalive_timeout,
-            _http2_max_pings_without_data=0,
-            _http2_min_sent_ping_interval_without_data=self._limits.keepalive / 2,
-        ).__for_server__()
-        receiving = Receiving(message_size=self._limits.message_size, total=self._limits.receiving)
+        receiving = Receiving(
+            message_size=limits.message_size, total=limits.receiving, timeout=limits.request
+        )
         self._calls = CallServer(self._services.__mapping__(), self._codec, receiving)
-        self._protocols: set[Protocol] = set()
-        self._none_connected = anyio.Event()
-        self._none_connected.set()
-        self._hooks = Hooks(opened=self._opened, lost=self._lost, cut_off=self._cut_off)
-        self._listening: asyncio.Server | None = None
-        self._leaving = False
+        self._room = Room(limits.streams)
+        self._turns = Turns()
+        self._offenders = Offenders(on_cut_off)
+        self._connections: Connections[Protocol] = Connections(limits.connections)
+        self._set_ups: dict[Protocol, asyncio.Task[None]] = {}
+        self._hooks = Hooks(
+            busy=self._connections.busy,
+            idle=self._connections.idle,
+            lost=self._connections.remove,
+            cut_off=self._cut_off,
+        )
+        self._tls: ssl.SSLContext | None = None
+        self._accepting: Accepting | None = None
         self._address: Address | None = None
         self._stock: grpclib.server.Server | None = None
 
     async def listen(self, address: str, *, tls: ssl.SSLContext | None = None) -> Address:
-        """Begin to serve on *address* (``host:port``, ``:port``, port 0 for any), and tell where that is.
+        """Listen on *address*, see `imgbuilder.runtime.grpc.addresses`; the address that it got.
 
-        :param tls: a context of the server's side; HTTP/2 must be among its ALPN protocols.
-        :raises InvalidAddressError: if it is no address.
+        :raises InvalidAddressError: if it is none.
         :raises OSError: if it can't be listened on.
         """
+        # a host name is looked up, which blocks
         listener = await anyio.to_thread.run_sync(listening_socket, parse_address(address))
         self._address = bound_address(listener)
+        self._tls = tls
         faults = internals.faults()
         if faults:
             log.warning("serving without limits: the gRPC libraries are not as expected", faults=faults)
-            self._stock = grpclib.server.Server([self._services], codec=self._codec, config=self._config)
+            self._stock = grpclib.server.Server([self._services], codec=self._codec)
             await self._stock.start(sock=listener, ssl=tls)
         else:
-            self._listening = await asyncio.get_running_loop().create_server(
-                self._protocol,
-                sock=listener,
-                ssl=tls,
-                ssl_handshake_timeout=self._limits.handshake if tls else None,
-            )
+            self._accepting = Accepting(listener, self._accepted)
         return self._address
 
     @property
@@ -105,7 +111,7 @@ class Server:
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._protocols)
+        return len(self._connections)
 
     @property
     def open_calls(self) -> int:
@@ -114,8 +120,9 @@ class Server:
 
     def drain(self) -> None:
         """Take no new connections and no new calls, and tell all peers so; open calls go on."""
-        self._close_listener()
-        for protocol in tuple(self._protocols):
+        if self._accepting is not None:
+            self._accepting.stop_soon()
+        for protocol in self._connections:
             protocol.leave()
 
     async def drained(self) -> None:
@@ -124,12 +131,15 @@ class Server:
 
     async def stop(self) -> None:
         """End all calls, with UNAVAILABLE where they can be told, and all connections. Never takes long."""
-        self._close_listener()
+        if self._accepting is not None:
+            await self._accepting.stop()
         if self._stock is not None:
             self._stock.close()
             await self._stock.wait_closed()
-        tasks = [task for protocol in self._protocols for task in protocol.calls.tasks]
-        for protocol in self._protocols:
+        for task in tuple(self._set_ups.values()):
+            task.cancel()
+        tasks = [task for protocol in self._connections for task in protocol.calls.tasks]
+        for protocol in self._connections:
             protocol.refuse()
             protocol.calls.close()
         if tasks:
@@ -137,11 +147,11 @@ class Server:
             if pending:
                 log.warning("calls did not end when they were cancelled", calls=len(pending))
         # Only now GOAWAY: some clients, grpclib's too, drop what they wait for when they see it.
-        for protocol in tuple(self._protocols):
+        for protocol in self._connections:
             protocol.leave()
             protocol.close()
         with anyio.move_on_after(STOPPING):
-            await self._none_connected.wait()
+            await self._connections.none()
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,31 +164,49 @@ class Server:
     ) -> None:
         await self.stop()
 
-    def _close_listener(self) -> None:
-        self._leaving = True
-        if self._listening is not None:
-            self._listening.close()
+    # --- connections
 
-    def _protocol(self) -> Protocol:
-        return Protocol(Calls(self._calls), self._config, self._limits, self._hooks)
+    def _accepted(self, connection: socket.socket, peer: Address) -> None:
+        if self._connections.full:
+            self._make_room()
+        if self._connections.full:
+            connection.close()
+            self._offenders.tell(CutOff.CONNECTIONS, host=peer.host)
+            return
+        protocol = Protocol(
+            Calls(self._calls),
+            CONFIGURATION,
+            self._limits,
+            self._hooks,
+            room=self._room,
+            turns=self._turns,
+            peer=peer,
+        )
+        self._connections.add(protocol)
+        self._set_ups[protocol] = asyncio.get_running_loop().create_task(self._set_up(protocol, connection))
 
-    def _opened(self, protocol: Protocol) -> bool:
-        if len(self._protocols) >= self._limits.connections:
-            return False
-        if not self._protocols:
-            self._none_connected = anyio.Event()
-        self._protocols.add(protocol)
-        if self._leaving:
-            # it was accepted before the listener was closed, and had to shake hands
-            asyncio.get_running_loop().call_soon(protocol.leave)
-        return True
+    async def _set_up(self, protocol: Protocol, connection: socket.socket) -> None:
+        try:
+            blame = await set_up(protocol, connection, tls=self._tls, patience=self._limits.handshake)
+            if blame is not None:
+                reason, fault = blame
+                self._offenders.tell(reason, host=protocol.peer.host, fault=fault)
+        finally:
+            del self._set_ups[protocol]
+            if not protocol.made:
+                self._connections.remove(protocol)
 
-    def _lost(self, protocol: Protocol) -> None:
-        self._protocols.discard(protocol)
-        if not self._protocols:
-            self._none_connected.set()
+    def _make_room(self) -> None:
+        """End the connection that has had no calls for longest, if there is one."""
+        protocol = self._connections.longest_idle()
+        if protocol is None:
+            return
+        self._connections.remove(protocol)  # it is gone as soon as its peer has heard
+        if protocol.made:
+            protocol.make_room()
+        else:
+            self._cut_off(protocol, CutOff.ROOM, "")
+            self._set_ups[protocol].cancel()
 
-    def _cut_off(self, reason: CutOff) -> None:
-        log.warning("a connection was cut off", reason=reason.value)
-        if self._on_cut_off is not None:
-            self._on_cut_off(reason)
+    def _cut_off(self, protocol: Protocol, reason: CutOff, fault: str) -> None:
+        self._offenders.tell(reason, host=protocol.peer.host, fault=fault)

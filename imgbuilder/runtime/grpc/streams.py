@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from h2.connection import H2Connection
     from h2.stream import H2Stream
 
-    from imgbuilder.runtime.grpc.protocol import Connection
+    from imgbuilder.runtime.grpc.connection import Connection
 
 LARGEST_WRITE: Final = 96 << 10
 """Bytes given to the socket at once: a message of the size that is cheapest to send, 64 KiB, in one piece."""
@@ -58,11 +58,13 @@ class Stream(grpclib.protocol.Stream):
 
     :ivar opened: when the peer opened it, in seconds of the event loop.
     :ivar torn: whether a message was sent in part: what follows on the stream would be taken for its rest.
+    :ivar deaf: whether what the peer sends is dropped.
     """
 
     connection: Connection
     opened = 0.0
     torn = False
+    deaf = False
     _writes = 0
 
     async def send_data(self, data: bytes, end_stream: bool = False) -> None:
@@ -72,15 +74,32 @@ class Stream(grpclib.protocol.Stream):
 
         :raises StreamClosedError: if the stream is closed, or is while it waits.
         """
-        self.torn = True
         if end_stream:
+            self.torn = True
             await super().send_data(data, end_stream=True)
+            self.torn = False
         else:
-            await self._send_by_hand(memoryview(data))
+            await self.send_parts(data, b"")
+
+    async def send_parts(self, head: bytes, body: bytes) -> None:
+        """Send both in a row, as `send_data` does; *body*, which others may send as well, is not copied."""
+        self.torn = True
+        await self._send_by_hand(head, memoryview(body))
         self.torn = False
 
-    async def _send_by_hand(self, data: memoryview) -> None:
-        position, end = 0, len(data)
+    def stop_hearing(self) -> None:
+        """Drop what the peer has sent and nobody has read, and all that it sends from now on."""
+        self.deaf = True
+        buffer = self.buffer
+        buffer._acked.clear()  # noqa: SLF001  # grpclib has no other way to it
+        buffer._acked_size = 0  # noqa: SLF001
+        unread = buffer.unacked_size()
+        if unread and self.id is not None and not self.connection.is_closing():
+            self.connection.ack(self.id, unread)
+
+    async def _send_by_hand(self, head: bytes, body: memoryview) -> None:
+        position, start = 0, len(head)
+        end = start + len(body)
         while position < end:
             stream = await self._writable()
             connection = self._h2_connection
@@ -89,7 +108,11 @@ class Stream(grpclib.protocol.Stream):
                 await self._window_opened()
                 continue
             largest = connection.max_outbound_frame_size
-            frames = data_frames(stream.stream_id, data[position : position + size], largest)
+            if position >= start:
+                data = body[position - start : position - start + size]
+            else:
+                data = memoryview(b"".join((head[position:], body[: max(0, position + size - start)])))[:size]
+            frames = data_frames(stream.stream_id, data, largest)
             consume_window(connection, stream, size)
             self._transport.write(frames)
             position += size

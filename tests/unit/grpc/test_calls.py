@@ -238,7 +238,7 @@ async def test_a_caller_that_leaves() -> None:
                 await stream.cancel()
             await ask(channel, "Echo")  # the reset came before this
             assert served.server.open_calls == 1
-        await served.server._none_connected.wait()
+        await served.server._connections.none()
         resume.set()
         await served.server.drained()
     assert events == ["cancelled", "cleaned up"]

@@ -107,7 +107,7 @@ async def test_keepalive_does_not_disturb(monkeypatch: pytest.MonkeyPatch) -> No
 
     async with serving() as served, channel_to(served, keepalive=0.02, keepalive_timeout=5) as channel:
         await ask(channel, "Echo")
-        (protocol,) = served.server._protocols
+        (protocol,) = served.server._connections
         monkeypatch.setattr(protocol._h2._guard, "received", note)
         await pinged.wait()
         assert (await ask(channel, "Echo", ref="still")).content == b"still"
@@ -124,5 +124,5 @@ async def test_the_server_asks_for_signs_of_life_too() -> None:
     async with serving(hang, limits=limits) as served, raw_client(served.address) as client:
         client.open(head("/test.Service/Call"))
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # transports of sockets have it
-        await served.server._none_connected.wait()
+        await served.server._connections.none()
         await served.server.drained()

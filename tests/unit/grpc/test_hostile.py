@@ -125,7 +125,7 @@ async def test_streams_that_the_client_leaves_open_are_closed() -> None:
             answer = await client.answer(client.open(end=False))
             assert answer.status == 0
         await client.ping()
-        (protocol,) = served.server._protocols
+        (protocol,) = served.server._connections
         assert len(protocol.processor.streams) == 0
         assert len(protocol._h2.streams) < 150
 
@@ -227,7 +227,7 @@ async def test_large_headers() -> None:
     async with serving(limits=limits) as served, raw_client(served.address) as client:
         assert (await client.call(head("/test.Service/Echo", ("x", "y" * 3000)))).status == 0
         client.open(head("/test.Service/Echo", ("x", "y" * 5000)))
-        await _cut_off(served, client, ErrorCodes.ENHANCE_YOUR_CALM, CutOff.PROTOCOL)
+        await _cut_off(served, client, ErrorCodes.ENHANCE_YOUR_CALM, CutOff.HEADERS)
 
 
 async def test_a_header_bomb() -> None:
@@ -235,7 +235,7 @@ async def test_a_header_bomb() -> None:
     async with serving() as served, raw_client(served.address) as client:
         await client.call(head("/test.Service/Echo", ("x", "y" * 3900)))
         client.open([*head(), *[("x", "y" * 3900)] * 1000])
-        await _cut_off(served, client, ErrorCodes.ENHANCE_YOUR_CALM, CutOff.PROTOCOL)
+        await _cut_off(served, client, ErrorCodes.ENHANCE_YOUR_CALM, CutOff.HEADERS)
 
 
 async def test_endless_headers() -> None:
@@ -244,7 +244,7 @@ async def test_endless_headers() -> None:
         frames: list[Frame] = [HeadersFrame(1, data=b"\x83")]
         frames += [ContinuationFrame(1, data=b"\x00\x01a\x01b") for _ in range(200)]
         client.send(b"".join(frame.serialize() for frame in frames))
-        await _cut_off(served, client, ErrorCodes.PROTOCOL_ERROR, CutOff.PROTOCOL)
+        await _cut_off(served, client, ErrorCodes.ENHANCE_YOUR_CALM, CutOff.HEADERS)
 
 
 # --- floods -----------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ async def test_rapid_reset() -> None:
         await client.ping()
         assert served.cut_offs == []
         assert served.server.open_calls == 0
-        (protocol,) = served.server._protocols
+        (protocol,) = served.server._connections
         assert len(protocol.processor.streams) == 0
         client.send(b"".join(_resets(client) for _ in range(burst)))
         await _cut_off(served, client, ErrorCodes.ENHANCE_YOUR_CALM, CutOff.RESETS)
@@ -385,16 +385,47 @@ async def test_an_idle_connection_is_fine() -> None:
 
 
 async def test_more_connections_than_allowed() -> None:
-    """Are closed at once; when another has gone there is room again."""
-    async with serving(limits=Limits(connections=1)) as served:
+    """Are closed at once if all have calls; when another has gone there is room again."""
+
+    async def hang(_: Stream) -> None:
+        await asyncio.Event().wait()
+
+    async with serving(hang, limits=Limits(connections=1)) as served:
         async with raw_client(served.address) as client:
+            client.open(head("/test.Service/Call"))
+            await client.ping()
             async with raw_client(served.address, preface=False) as another:
                 await another.until_closed()
             await _lives_on(client)
             assert served.cut_offs == [CutOff.CONNECTIONS]
             assert served.server.connections == 1
-        await served.server._none_connected.wait()
+        await served.server._connections.none()
         await _serves_others(served)
+
+
+async def test_the_longest_idle_connection_makes_room() -> None:
+    """Its peer is told to leave, as when the server ends; those with calls, or with calls more recently, stay."""
+
+    async def hang(_: Stream) -> None:
+        await asyncio.Event().wait()
+
+    async with (
+        serving(hang, limits=Limits(connections=3)) as served,
+        raw_client(served.address) as busy,
+        raw_client(served.address) as recent,
+        raw_client(served.address) as idle,
+    ):
+        busy.open(head("/test.Service/Call"))
+        await busy.ping()
+        await _lives_on(recent)
+        async with raw_client(served.address) as another:
+            await _lives_on(another)
+            await idle.until_closed()
+            assert idle.goaway is not None
+            assert idle.goaway.error_code == ErrorCodes.NO_ERROR
+            await busy.ping()
+            await _lives_on(recent)
+    assert served.cut_offs == [CutOff.ROOM]
 
 
 async def test_a_peer_that_does_not_read_is_closed_all_the_same() -> None:
@@ -404,7 +435,7 @@ async def test_a_peer_that_does_not_read_is_closed_all_the_same() -> None:
         for _ in range(5):
             client.send(PingFrame(0, opaque_data=bytes(8)).serialize() * 100)
             await asyncio.sleep(0)
-        await served.server._none_connected.wait()
+        await served.server._connections.none()
         assert served.cut_offs == [CutOff.PINGS]
         assert not calm(client)  # nothing was read
 
@@ -412,7 +443,7 @@ async def test_a_peer_that_does_not_read_is_closed_all_the_same() -> None:
 async def test_a_bug_of_ours_ends_one_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that nobody thought of is told as INTERNAL_ERROR."""
     async with serving() as served, raw_client(served.address) as client:
-        (protocol,) = served.server._protocols
+        (protocol,) = served.server._connections
         monkeypatch.setattr(protocol.connection, "feed", _broken)
         client.send(RstStreamFrame(1).serialize())
         await _cut_off(served, client, ErrorCodes.INTERNAL_ERROR, CutOff.PROTOCOL)

@@ -56,7 +56,7 @@ async def test_drain() -> None:
             b"\x00\x00\x04\x03\x00" + late.to_bytes(4, "big") + ErrorCodes.REFUSED_STREAM.to_bytes(4, "big")
         )
         assert refused in rest
-        await served.server._none_connected.wait()
+        await served.server._connections.none()
 
 
 async def test_drain_closes_idle_connections_and_takes_no_new_ones() -> None:

@@ -165,7 +165,7 @@ async def test_a_peer_that_does_not_read_fills_no_memory() -> None:
 
     async with serving(send, STREAMING) as served, raw_client(served.address) as client:
         await _do_not_read(client, 50)
-        (protocol,) = served.server._protocols
+        (protocol,) = served.server._connections
         with anyio.fail_after(10):
             await all_blocked.wait()
         for _ in range(20):
