@@ -230,3 +230,20 @@ def test_the_scripts_of_the_image_are_not_run_by_a_shell_of_ours(built: Built) -
         check=True,
     )
     assert done.stdout.startswith("imgbuilder ")
+
+
+def test_what_is_left_of_botocore_is_enough(built: Built) -> None:
+    """For all that asks AWS for tokens: the role of a service account, private and public registries."""
+    program = (
+        "import botocore.session as b; s = b.get_session();"
+        " print(*(s.create_client(name, region_name='us-east-1', aws_access_key_id='a',"
+        " aws_secret_access_key='b').meta.endpoint_url for name in ('sts', 'ecr', 'ecr-public')))"
+    )
+    python = "/opt/imgbuilder/bin/python"
+    done = subprocess.run(
+        ["chroot", "--userspec", "33333:33333", str(built.root), python, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("https://") == 3
