@@ -119,7 +119,8 @@ class Cluster:
         :raises KubeError: on entry, see `typed_errors`. Never from the block.
         """
         gone = NoSuchPodError(target.pod, target.namespace)
-        with self._typed_errors("get", "pods/portforward", target.namespace, gone, target=target):
+        # get is what a websocket is to Kubernetes; since 1.35 it wants create as well
+        with self._typed_errors("get and create", "pods/portforward", target.namespace, gone, target=target):
             socket = await self._renewing(lambda client: _open(client, target))
         try:
             yield socket

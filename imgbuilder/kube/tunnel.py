@@ -68,7 +68,9 @@ class Tunnel:
         try:
             while data := await self._reader.read(PIECE):
                 await self._socket.send_bytes(packed(data))
-        except EITHER_ENDS:
+        except aiohttp.ClientError:
+            return  # what the cluster has to say of it is still to be read
+        except OSError:
             group.cancel_scope.cancel()
             return
         seen = -1

@@ -286,7 +286,7 @@ async def test_a_cluster_that_lacks_something(
     assert f"there is no service {SERVICE}" in await local("dev")
     offered(kubernetes, world, authority)
     kubernetes.forbidden.add(("get", "pods/portforward"))
-    assert "not allowed to get pods/portforward in namespace default" in await local("dev")
+    assert "not allowed to get and create pods/portforward in namespace default" in await local("dev")
     kubernetes.forbidden.clear()
     line = await refused(command, configured(world, kubernetes.port), "--kube-context", "dev")
     assert line == f"cannot listen on 127.0.0.1:{kubernetes.port}: Address already in use"
