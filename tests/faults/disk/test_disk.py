@@ -64,7 +64,9 @@ async def read_late(disk: Trial, build_id: str) -> Reading:
 async def test_a_file_that_may_not_grow(world: World, tmp_path: Path) -> None:
     """As with a quota: the beginning is kept and the end; who reads along misses nothing; other logs are kept."""
     along = Reading()
-    async with serving(world, tmp_path, "bash", "-c", 'ulimit -f 512 && exec "$@"', "-") as disk:
+    async with serving(
+        world, tmp_path, "bash", "-c", 'ulimit -f 512 && exec "$@"', "-", memory="256KiB"
+    ) as disk:
         with anyio.fail_after(PATIENCE):
             async with disk.building() as (call, build_id), anyio.create_task_group() as group:
                 await disk.listened(build_id)
@@ -169,5 +171,10 @@ async def test_a_folder_that_can_not_be_made(world: World, tmp_path: Path) -> No
 
 async def until_kept(logs: Path, size: int) -> None:
     """Wait until so much has been written to the files of a service's folder."""
-    while sum(file.stat().st_size for file in logs.glob("run-*/*")) < size:  # noqa: ASYNC110  # the system does not tell
+    while size_of(logs) < size:  # noqa: ASYNC110  # the system does not tell
         await anyio.sleep(0.02)
+
+
+def size_of(logs: Path) -> int:
+    """How much there is in a folder of logs."""
+    return sum(file.stat().st_size for file in logs.glob("run-*/*"))
