@@ -90,6 +90,7 @@ class Kubernetes:
     :param authority: issues its certificate, and those of users.
     :ivar tokens: of users that are let in.
     :ivar forbidden: what no user may do: pairs of a verb and a resource.
+    :ivar rules: what users may do, as roles say it; None for everything that is not forbidden.
     :ivar broken: the status and the body of all answers, where it is not itself.
     :ivar requests: the method and path of each request, and who made it.
     :ivar pods: by name; those that were deleted are not among them.
@@ -104,6 +105,7 @@ class Kubernetes:
         self.services: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, Pod] = {}
         self.authority = authority
+        self.rules: list[dict[str, list[str]]] | None = None
         self.broken: tuple[int, str] | None = None
         self._vanishing = ""
         self._numbers = itertools.count()
@@ -242,13 +244,25 @@ class Kubernetes:
         resource += "/portforward" if request.path.endswith("/portforward") else ""
         name = request.match_info.get("name", "")
         verb = "get" if name else "list"
-        if (verb, resource) in self.forbidden:
+        if not self._may(verb, resource, name):
             what = f'{resource} "{name}" is' if name else f"{resource} is"
             user = f'User "developer" cannot {verb} resource "{resource}"'
             where = f'in API group "" in the namespace "{request.match_info["namespace"]}"'
             return _status(403, f"{what} forbidden: {user} {where}")
         response: web.StreamResponse = await handler(request)
         return response
+
+    def _may(self, verb: str, resource: str, name: str) -> bool:
+        if self.rules is None:
+            return (verb, resource) not in self.forbidden
+        # of a websocket, Kubernetes 1.35 asks whether it may be created, too
+        verbs = {verb, "create"} if resource == "pods/portforward" else {verb}
+        return any(
+            verbs <= set(rule["verbs"])
+            and resource in rule["resources"]
+            and name in rule.get("resourceNames", [name])
+            for rule in self.rules
+        )
 
     async def _secret(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import random
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+import yaml  # type: ignore[import-untyped]  # reads the role
 
 from imgbuilder.cli.main import execute
 from imgbuilder.pb.builder import BuildRequest
@@ -33,6 +35,11 @@ from tests.world.world import World
 SECRET = "ws-manager-mk2-client-tls"
 SERVICE = "ws-manager-mk2"
 PORT = 8080
+
+DOCS = (Path(__file__).parents[3] / "docs/run-local.md").read_text()
+ROLE = yaml.safe_load(re.findall(r"```yaml\n(.+?)```", DOCS, re.DOTALL)[0])
+EXPLAINED = re.findall(r"^\| `(.+?)` \|", DOCS, re.MULTILINE)
+"""What is explained of the lines that commands end with."""
 
 FETCH = "imgbuilder cluster get-tls-config"
 
@@ -56,6 +63,14 @@ class Done:
     status: int
     out: str
     err: str
+
+
+def explained(error: str) -> str:
+    """The one line that *error* is, which the documentation explains."""
+    (line,) = error.splitlines()
+    line = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:12001", line).removeprefix("imgbuilder: ")
+    assert any(words in line for words in EXPLAINED), line
+    return line
 
 
 @pytest.fixture
@@ -124,14 +139,14 @@ async def test_what_can_not_be_fetched(kubernetes: Kubernetes, authority: Author
     assert (await fetch()).err == (
         f"imgbuilder: there is no secret {SECRET} in namespace default: is it the right namespace?\n"
     )
-    assert "has no context prod: choose one of dev" in (await fetch("--kube-context", "prod")).err
+    assert "has no context prod: choose one of dev" in explained((await fetch("--kube-context", "prod")).err)
     for key in complete:
         kubernetes.secrets[SECRET] = {**complete, key: b""}
         assert (await fetch()).err == f"imgbuilder: secret {SECRET}: {key} is missing\n"
     kubernetes.forbidden.add(("get", "secrets"))
     done = await fetch()
     assert done.status == 1
-    assert done.err.startswith("imgbuilder: not allowed to get secrets in namespace default")
+    assert explained(done.err).startswith("not allowed to get secrets in namespace default")
     assert not Path("wsman-tls").exists()
 
 
@@ -181,6 +196,7 @@ async def test_a_build_through_a_port_forward_of_our_own(
 ) -> None:
     """From a context alone; the workspace manager's pod is replaced meanwhile, and the build still gets its end."""
     monkeypatch.setenv("KUBE_CONTEXT", "dev")
+    kubernetes.rules = ROLE["rules"]  # and with no more rights than it takes
     finish = anyio.Event()
     async with workspaces(authority) as world:
         world.script = waiting(finish)
@@ -221,8 +237,7 @@ async def refused(command: Any, config: dict[str, Any], *arguments: str) -> str:
     done = await command("run-local", "--config", "local.json", *arguments)
     assert done.status == 1
     assert done.out == ""
-    (line,) = done.err.splitlines()
-    return str(line).removeprefix("imgbuilder: ")
+    return explained(done.err)
 
 
 async def test_nothing_is_there_yet(world: World, command: Any) -> None:
@@ -289,7 +304,7 @@ async def test_a_cluster_that_lacks_something(
     assert "not allowed to get and create pods/portforward in namespace default" in await local("dev")
     kubernetes.forbidden.clear()
     line = await refused(command, configured(world, kubernetes.port), "--kube-context", "dev")
-    assert line == f"cannot listen on 127.0.0.1:{kubernetes.port}: Address already in use"
+    assert line == "cannot listen on 127.0.0.1:12001: Address already in use"
 
 
 async def test_nobody_listens_in_the_pod(kubernetes: Kubernetes, authority: Authority, world: World) -> None:
