@@ -85,8 +85,12 @@ def run_service(path: str, *, as_json: bool, debug: bool, within: Surroundings |
 
 
 async def _serve(config: Config, *, debug: bool, within: Surroundings | None) -> None:
+    from imgbuilder.runtime.garbage import settle
+
     async with nullcontext() if within is None else within(config):
-        await load_service().serve(config, debug=debug)
+        service = load_service()
+        settle()
+        await service.serve(config, debug=debug)
 
 
 def field_to_listen_on(cause: Exception, config: Config) -> str:

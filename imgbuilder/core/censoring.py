@@ -35,8 +35,7 @@ class Censor:
 
     def __init__(self, words: Iterable[bytes]) -> None:
         self._words: Final = sorted(filter(None, set(words)), key=lambda word: (-len(word), word))
-        # Of alternatives the first that fits is taken: the longest.
-        self._pattern: Final = re.compile(b"|".join(map(re.escape, self._words)))
+        self._compiled: re.Pattern[bytes] | None = None
         # A word always contains one of these, and looking for them is much faster than the pattern.
         self._cores: Final = [
             word for word in self._words if not any(other in word for other in self._words if other != word)
@@ -59,6 +58,14 @@ class Censor:
         self._recent = b""
         self._seam = False
         return rest
+
+    @property
+    def _pattern(self) -> re.Pattern[bytes]:
+        # When it is first needed: compiling it takes a millisecond, and the output of many builds has no such word.
+        if self._compiled is None:
+            # Of alternatives the first that fits is taken: the longest.
+            self._compiled = re.compile(b"|".join(map(re.escape, self._words)))
+        return self._compiled
 
     def _censor(self, text: bytes, *, last: bool) -> bytes:
         out: list[bytes] = []

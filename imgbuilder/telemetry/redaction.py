@@ -52,11 +52,20 @@ _RULES: Final = tuple(
     )
 )
 
+_HINTS: Final = (
+    "=", "://", "auth", "basic", "bearer", "cookie", "key", "negotiate", "passw", "secret", "token",
+)  # fmt: skip
+"""Each rule needs one of these. Nearly every text that is logged has none, and looking for them is ten times faster."""
+
 
 def redacted_text(text: str) -> str:
     """*text* without credentials, and cut where it is very long."""
     if len(text) > LONGEST_TEXT:
         text = text[:LONGEST_TEXT] + "…"
+    if text.isascii():  # other letters have capitals of their own, which the rules know
+        folded = text.lower()
+        if not any(hint in folded for hint in _HINTS):
+            return text
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text

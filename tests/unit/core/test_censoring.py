@@ -157,3 +157,13 @@ def test_nothing_but_words_is_lost(words: list[bytes], texts: list[bytes]) -> No
     assert len(whole) - len(out) < max(1, longest)
     if not any(word in b"".join(texts) for word in words):
         assert whole == b"".join(texts)
+
+
+def test_the_pattern_is_made_when_a_word_comes() -> None:
+    """Most builds never print a reference, and 256 may start at once."""
+    censor = Censor([b"registry.test/image:1"])
+    for _ in range(3):
+        censor.feed(b"Step 1: registry.test is asked\n")
+    assert censor._compiled is None
+    assert censor.feed(b"pushing registry.test/image:1 now\n") == b"pushing  now\n"
+    assert censor._compiled is not None
