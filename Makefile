@@ -51,6 +51,10 @@ bench: setup ## Measure the service: ARGS="--only fan-out --quick", BASE=COMMIT 
 test-programs: setup
 	@scripts/test-programs.sh
 
+.PHONY: soak
+soak: setup ## Load and faults for half an hour, to see that nothing grows: ARGS="--minutes 5 --out /tmp/soak.png"
+	@$(VENV_PYTHON) -m tests.faults.soak --minutes 30 --out docs/pictures/soak.png $(ARGS)
+
 .PHONY: lint
 lint: setup ## Check style, types, layers, and that what is generated is up to date
 	@$(VENV_PYTHON) -m ruff format --check --quiet . || { echo 'not formatted: run `make format`' >&2; exit 1; }

@@ -38,28 +38,26 @@ class Server:
         ]
 
     async def call(self, request: Any, take: Callable[[Any], None], chance: random.Random) -> None:
-        """Call the method that takes *request*; *take* gets each response.
+        """Call the method that takes *request* and answers with a stream; *take* gets each response.
 
         :raises grpc.aio.AioRpcError: if the call ends with another status than OK.
         """
-        name, cardinality, kind = METHODS[type(request)]
-        channel = chance.choice(self._channels)
-        make = channel.unary_stream if cardinality.server_streaming else channel.unary_unary
-        call = make(
-            f"/builder.ImageBuilder/{name}",
-            request_serializer=bytes,
-            response_deserializer=kind.parse,
-        )(request)
+        call = self.begin(request, chance)
         self.open_streams += 1
         try:
-            if cardinality.server_streaming:
-                async for response in call:
-                    take(response)
-            else:
-                take(await call)
+            async for response in call:
+                take(response)
         finally:
             self.open_streams -= 1
             call.cancel()
+
+    def begin(self, request: Any, chance: random.Random) -> Any:
+        """The call of the method that takes *request*, as grpcio has it: to be awaited, or iterated over."""
+        name, cardinality, kind = METHODS[type(request)]
+        channel = chance.choice(self._channels)
+        make = channel.unary_stream if cardinality.server_streaming else channel.unary_unary
+        path = f"/builder.ImageBuilder/{name}"
+        return make(path, request_serializer=bytes, response_deserializer=kind.parse)(request)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process, TaskGroup
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+PROGRAM: Final = (sys.executable, "-m", "imgbuilder")
 START_LIMIT: Final = 60.0
 STOP_LIMIT: Final = 60.0
 LONGEST_LINE: Final = 1 << 22
@@ -161,16 +162,22 @@ class Service(Program):
     """
 
     def __init__(
-        self, config: Mapping[str, Any], folder: Path, group: TaskGroup, *, name: str, port: int
+        self,
+        config: Mapping[str, Any],
+        folder: Path,
+        group: TaskGroup,
+        *,
+        name: str,
+        port: int,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.port = port
         self.metrics_port = 0
         self.records: list[dict[str, Any]] = []
-        self.keeps_records = True
         file = folder / f"{name.replace(' ', '-')}.json"
         serving = {**config, "server": {"services": {"grpc": {"address": f"127.0.0.1:{port}"}}}}
         file.write_text(json.dumps(serving))
-        command = [sys.executable, "-m", "imgbuilder", "run", "--config", str(file), "--json-log"]
+        command = [*program, "run", "--config", str(file), "--json-log"]
         super().__init__(name, command, group)
 
     def logged(self, words: str) -> list[dict[str, Any]]:
@@ -178,14 +185,12 @@ class Service(Program):
         return [record for record in self.records if record.get("message") == words]
 
     def _hear_error(self, line: bytes) -> None:
-        if self.keeps_records:
-            super()._hear_error(line)
+        super()._hear_error(line)
         try:
             record = json.loads(line)
         except ValueError:
             record = {"message": line.decode(errors="replace"), "level": "not a record"}
-        if self.keeps_records or record.get("level") in ("error", "critical", "not a record"):
-            self.records.append(record)
+        self.records.append(record)
         if record.get("message") == "serving":
             self.metrics_port = record["metrics_port"]
             self._ready.set()
