@@ -74,8 +74,8 @@ def run_local(
 ) -> int:
     """Run the service on this machine, with the workspace manager of a cluster.
 
-    Without --kube-context, a port-forward and certificates must be there, as the configuration names them:
-    config/local.json unless another is given.
+    Its configuration is config/local.json, unless another is given. Without --kube-context, a port-forward and
+    certificates must be there, as the configuration names them.
     """
     flags = Shared(config=config, json_log=json_log, verbose=verbose).over(context.obj)
     path = flags.config or CONFIG

@@ -20,9 +20,13 @@ import anyio.to_thread
 import pytest
 import yaml  # type: ignore[import-untyped]  # reads the role
 
+from imgbuilder.cli.cluster import FOLDER
 from imgbuilder.cli.main import execute
+from imgbuilder.config import client_files, parse
+from imgbuilder.kube.tlsfiles import files_in
 from imgbuilder.pb.builder import BuildRequest
 from imgbuilder.runtime.tls import server_context
+from imgbuilder.wsman import handshake
 from tests.contract.service.client import connected, dockerfile, statuses
 from tests.world.certificates import WORKSPACE_MANAGER, Authority
 from tests.world.kube import Kubernetes, client_secret
@@ -93,9 +97,7 @@ async def test_certificates_are_fetched(kubernetes: Kubernetes, authority: Autho
     kubernetes.secrets[SECRET] = client_secret(authority)
     done = await command("cluster", "get-tls-config")
     assert done.status == 0
-    assert done.out.startswith(
-        "ca.crt, tls.crt and tls.key are in wsman-tls; the certificate is valid until "
-    )
+    assert re.sub(r"\d{4}-\d\d-\d\d", "2027-02-22", done.out) in DOCS
     for name, content in client_secret_files(Path("wsman-tls")).items():
         assert content == kubernetes.secrets[SECRET][name]
 
@@ -260,6 +262,27 @@ async def test_nothing_listens(
         "workspace manager at localhost:1: nothing listens there: "
         "start `kubectl port-forward service/ws-manager-mk2 1:8080`, or set KUBE_CONTEXT"
     )
+
+
+async def test_somebody_is_silent(
+    kubernetes: Kubernetes, authority: Authority, world: World, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who does not answer is not waited for."""
+    kubernetes.secrets[SECRET] = client_secret(authority)
+    await command("cluster", "get-tls-config")
+    monkeypatch.setattr(handshake, "DEADLINE", 0.2)
+    with socket.create_server((HOST, 0)) as silent:
+        line = await refused(command, configured(world, silent.getsockname()[1]))
+    assert "it does not answer: start `kubectl port-forward" in line
+
+
+def test_the_configuration_that_is_there() -> None:
+    """Has no unknown keys, and the names that certificates are written under."""
+    path = Path(__file__).parents[3] / "config/local.json"
+    loaded = parse(str(path), path.read_bytes())
+    assert not loaded.unknown_keys
+    assert client_files(loaded.config.orchestrator.wsman.tls) == files_in(FOLDER)
+    assert loaded.config.orchestrator.wsman.address == "localhost:12001"
 
 
 async def test_certificates_that_do_not_fit(
