@@ -102,8 +102,8 @@ async def soak(minutes: float, seed: int) -> tuple[Truth, Watch, Disturbances]:
         disturbances = Disturbances(truth=truth, load=load, network=network, chance=chance)
         watch = Watch(service=service, truth=truth, load=load)
         until = time.time() + 60 * minutes
-        group.start_soon(watch.run)
         group.start_soon(disturbances.run, until)
+        group.start_soon(watch.run)
         async with anyio.create_task_group() as clients:
             clients.start_soon(load.run)
             while time.time() < until and not service.died:  # noqa: ASYNC110  # the clock does not tell
@@ -112,6 +112,7 @@ async def soak(minutes: float, seed: int) -> tuple[Truth, Watch, Disturbances]:
             clients.cancel_scope.deadline = anyio.current_time() + 2 * LONGEST_CALL
         if clients.cancel_scope.cancelled_caught:
             truth.break_promise("some calls did not end")
+        watch.scope.cancel()
         if service.died or await service.stop() != 0:
             truth.break_promise("the service did not end well")
         for server in load.servers:

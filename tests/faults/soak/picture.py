@@ -50,7 +50,8 @@ def draw(
         for name, label in lines:
             trend = by_name.get(name)
             growth = f" ({trend.growth:+.3g} in the 2nd half)" if trend else ""
-            axes.plot(minutes, [sample[name] for sample in samples], label=label + growth, linewidth=1)
+            values = [max(sample[name], 1.0) if words == LATENCY else sample[name] for sample in samples]
+            axes.plot(minutes, values, label=label + growth, linewidth=1)
         axes.set_title(words, fontsize=10)
         if words == LATENCY:
             axes.set_yscale("log")
@@ -59,8 +60,8 @@ def draw(
             axes.set_ylim(bottom=0)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=8, loc="lower right")
-        marks = [when / 60 for when, _ in faults]
-        axes.plot(marks, [axes.get_ylim()[0]] * len(marks), "|", color="tab:red", markersize=8, clip_on=False)
+        for when, _ in faults:
+            axes.axvline(when / 60, ymax=0.03, color="tab:red", linewidth=1)
     for axes in grid[-1]:
         axes.set_xlabel("minutes (red: something was made to fail)")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -65,9 +65,14 @@ class Watch:
     began: float = field(default_factory=time.time)
     samples: list[dict[str, float]] = field(default_factory=list)
     kinds: list[dict[str, int]] = field(default_factory=list)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look until `scope` is cancelled."""
+        with self.scope:
+            await self._run()
+
+    async def _run(self) -> None:
         process = psutil.Process(self.service.pid)
         process.cpu_percent()
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
