@@ -65,7 +65,8 @@ def get_tls_config(
     typer.echo(
         f"ca.crt, tls.crt and tls.key are in {out}; the certificate is valid until {day(tls.validity.ends)}"
     )
-    warning = expiry(tls.validity, now=time.time())
+    now = time.time()
+    warning = out_of_date(tls.validity, now=now) or soon_out_of_date(tls.validity, now=now)
     if warning:
         typer.echo(f"warning: the certificate in secret {secret} {warning}", err=True)
 
@@ -96,15 +97,18 @@ def fetch(
     return tls
 
 
-def expiry(validity: Validity, *, now: float) -> str:
-    """What is to be said of a certificate's time, as words that can follow it; empty for nothing."""
+def out_of_date(validity: Validity, *, now: float) -> str:
+    """Why a certificate can't be used now, as words that can follow it; empty if it can."""
     if now < validity.begins:
         return f"is not valid before {day(validity.begins)}"
     if now >= validity.ends:
         return f"has expired on {day(validity.ends)}: have it renewed in the cluster"
-    if now >= validity.ends - SOON:
-        return f"expires soon, on {day(validity.ends)}"
     return ""
+
+
+def soon_out_of_date(validity: Validity, *, now: float) -> str:
+    """What is to be said of a certificate that can be used, but not for long; empty for nothing."""
+    return f"expires soon, on {day(validity.ends)}" if now >= validity.ends - SOON else ""
 
 
 def day(moment: float) -> str:

@@ -20,8 +20,9 @@ from imgbuilder.cli.cluster import (
     SECRET,
     KubeconfigOption,
     SecretOption,
-    expiry,
     fetch,
+    out_of_date,
+    soon_out_of_date,
 )
 from imgbuilder.cli.lean import import_without_rich
 from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, VerboseOption
@@ -137,15 +138,15 @@ def _check_files(files: TlsFiles) -> None:
     for file in (files.ca, files.certificate, files.key):
         if not Path(file).exists():
             raise LocalError(f"there is no {file}: get it with `{FETCH}`, or set KUBE_CONTEXT")
+    now = time.time()
     try:
-        fault = expiry(validity(Path(files.certificate).read_bytes()), now=time.time())
+        found = validity(Path(files.certificate).read_bytes())
     except (OSError, ValueError):
         return  # what is wrong with files is said where the configuration is loaded
-    if fault:
-        message = f"{files.certificate} {fault}"
-        if "soon" not in fault:
-            raise LocalError(f"{message}, then `{FETCH}`")
-        typer.echo(f"warning: {message}", err=True)
+    if fault := out_of_date(found, now=now):
+        raise LocalError(f"{files.certificate} {fault}, then `{FETCH}`")
+    if warning := soon_out_of_date(found, now=now):
+        typer.echo(f"warning: {files.certificate} {warning}", err=True)
 
 
 async def _check_reached(config: Config, files: TlsFiles, *, ours: bool) -> None:

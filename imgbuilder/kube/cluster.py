@@ -89,7 +89,7 @@ class Cluster:
         """The contents of a secret, by key.
 
         :raises NoSuchSecretError: if there is none.
-        :raises KubeError: see `typed_errors`.
+        :raises KubeError: see `_typed_errors`.
         """
         with self._typed_errors("get", "secrets", namespace, NoSuchSecretError(name, namespace)):
             secret = await self._ask(lambda api: api.read_namespaced_secret(name, namespace))
@@ -101,7 +101,7 @@ class Cluster:
         :raises NoSuchServiceError: if there is no such service.
         :raises NoSuchPortError: if it has no such port.
         :raises NoReadyPodError: if none of its pods is ready.
-        :raises KubeError: see `typed_errors`.
+        :raises KubeError: see `_typed_errors`.
         """
         with self._typed_errors("get", "services", namespace, NoSuchServiceError(service, namespace)):
             found = await self._ask(lambda api: api.read_namespaced_service(service, namespace))
@@ -116,23 +116,22 @@ class Cluster:
 
         :raises NoSuchPodError: if the pod is gone.
         :raises PortForwardError: if the cluster can't reach it.
-        :raises KubeError: on entry, see `typed_errors`. Never from the block.
+        :raises KubeError: on entry, see `_typed_errors`. Never from the block.
         """
         gone = NoSuchPodError(target.pod, target.namespace)
         # get is what a websocket is to Kubernetes; since 1.35 it wants create as well
         with self._typed_errors("get and create", "pods/portforward", target.namespace, gone, target=target):
-            socket = await self._renewing(lambda client: _open(client, target))
+            websocket = await self._renewing(lambda client: _open(client, target))
         try:
-            yield socket
+            yield websocket
         finally:
             with anyio.CancelScope(shield=True):
-                await socket.close()
+                await websocket.close()
 
     async def _ask(self, call: Callable[[CoreV1Api], Awaitable[Any]]) -> Any:
         answer = await self._renewing(lambda client: call(CoreV1Api(client)))
-        if (
-            not answer.kind
-        ):  # what a proxy asks people to log in with has none, and is no error to the library
+        # A page that asks to log in, as proxies have them, is no error to the library.
+        if not answer.kind:
             raise ValueError("not an object of Kubernetes")
         return answer
 
