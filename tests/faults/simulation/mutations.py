@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -90,12 +90,10 @@ def no_relisting(patch: Patch) -> None:
 def no_vanish_detection(patch: Patch) -> None:
     """A workspace that is missing from the list means nothing."""
 
-    def listed(self: Tracker, seen: Iterable[WorkspaceSeen], *, asked_at: float) -> bool:
-        for status in seen:
-            self.see(status)
+    def missing(self: Tracker, present: Collection[str], *, asked_at: float) -> bool:
         return False
 
-    patch.setattr(Tracker, "listed", listed)
+    patch.setattr(Tracker, "missing", missing)
 
 
 @breaks("lost news is made up for in time")

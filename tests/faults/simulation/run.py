@@ -38,6 +38,8 @@ class Result:
     """How many messages met each kind of fault."""
     races: Mapping[str, int]
     """What nobody could have known: see `docs/guarantees.md`."""
+    builds: int
+    """How many workspaces were started."""
     lasted: float
 
     def story(self) -> str:
@@ -114,6 +116,7 @@ class _Run:
             trace=trace,
             faults=faults.struck,
             races=judge.races,
+            builds=len(world.history),
             lasted=loop.time(),
         )
 

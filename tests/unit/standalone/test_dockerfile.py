@@ -260,3 +260,16 @@ def test_expanding_is_the_identity_on_words_without_variables(word: str, values:
     expanded = expand(word, values)
     if "$" not in word:
         assert expanded == word
+
+
+def test_a_variable_that_doubles_with_each_line_is_refused() -> None:
+    """A few lines could fill the memory of this machine."""
+    with pytest.raises(DockerfileError, match="the value is too long"):
+        parse_dockerfile("ARG a=aaaa\n" + "ARG a=$a$a\n" * 15)
+
+
+def test_more_arguments_than_anybody_needs_are_refused() -> None:
+    """Each may be as long as is allowed."""
+    lines = [f"ARG a{number}\n" for number in range(1001)]
+    with pytest.raises(DockerfileError, match="more than 1000 arguments"):
+        parse_dockerfile("".join(lines))
