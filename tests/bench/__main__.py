@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.bench import running, table
+from tests.bench import running, table, turns
 from tests.bench.children import ChildError
 from tests.bench.comparing import LEAST_PAIRS
 from tests.bench.stage import be_preferred
@@ -25,9 +25,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list the rows, and measure nothing")
     parser.add_argument("--quick", action="store_true", help="each measurement once, and shorter")
     parser.add_argument("--base", metavar="COMMIT", help="compare with this commit, in turns")
-    parser.add_argument(
-        "--pairs", type=int, default=LEAST_PAIRS, help="how often, for --base (default: %(default)s)"
-    )
+    parser.add_argument("--rounds", type=int, help="how often; with --base, how many pairs (at least 6)")
     options = parser.parse_args()
     rows = running.chosen(options.only)
     if not rows:
@@ -38,9 +36,9 @@ def main() -> int:
     be_preferred()
     try:
         if options.base:
-            running.compare(rows, options.base, pairs=options.pairs)
+            turns.compare(rows, options.base, pairs=options.rounds or LEAST_PAIRS)
             return 0
-        done = running.run(rows, quick=options.quick)
+        done = running.run(rows, quick=options.quick, rounds=options.rounds)
     except ChildError as error:
         say(f"The benchmark failed: {error}")
         return 1

@@ -39,7 +39,13 @@ class Run:
 def write(run: Run, folder: Path) -> Path:
     """Keep *run* in *folder*; the file."""
     rows = [
-        {"name": one.row.name, "unit": one.row.unit, "values": list(one.values), "floors": list(one.floors)}
+        {
+            "name": one.row.name,
+            "unit": one.row.unit,
+            "values": list(one.values),
+            "floors": list(one.floors),
+            "cpu": list(one.cpu),
+        }
         for one in run.results
     ]
     document = {
@@ -67,7 +73,12 @@ def _run(document: Mapping[str, Any], rows: Mapping[str, Row]) -> Run:
         quick=document["quick"],
         machine=document["machine"],
         results=[
-            Measured(row=rows[one["name"]], values=tuple(one["values"]), floors=tuple(one["floors"]))
+            Measured(
+                row=rows[one["name"]],
+                values=tuple(one["values"]),
+                floors=tuple(one["floors"]),
+                cpu=tuple(one.get("cpu", ())),  # files of the first days have none
+            )
             for one in document["rows"]
             if one["name"] in rows and rows[one["name"]].unit == one["unit"]
         ],

@@ -84,7 +84,6 @@ class Report:
     :ivar sent, first: when each was opened, and had its first message.
     :ivar ended: when each had ended; 0 for those that had not.
     :ivar sizes: bytes of content.
-    :ivar last: the last message that is not large.
     :ivar codes: how many ended with which status.
     :ivar cpu: seconds that the load generator has computed.
     """
@@ -94,7 +93,6 @@ class Report:
     first: Sequence[float]
     ended: Sequence[float]
     sizes: Sequence[int]
-    last: Sequence[bytes]
     codes: Mapping[str, int]
     messages: int
     delays: Delays
@@ -119,7 +117,6 @@ class Report:
             first=message["first"],
             ended=message["ended"],
             sizes=message["bytes"],
-            last=[base64.b64decode(text) for text in message["last"]],
             codes=message["codes"],
             messages=message["messages"],
             delays=Delays(**message["delays"]),

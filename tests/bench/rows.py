@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import statistics
 from dataclasses import dataclass
 
@@ -38,14 +39,25 @@ class Row:
         """Whether *value* is as promised."""
         return value >= self.target if self.better is Better.HIGHER else value <= self.target
 
+    @property
+    def cpu_row(self) -> Row:
+        """What the service computes for this, as a measure that follows this one. Nothing is promised of it."""
+        return Row(name=f"{self.name}-cpu", measure="... CPU of the service", unit="s", target=math.inf)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What came out for one row: a value for each time it was measured, and of its floor likewise."""
+    """What came out for one row.
+
+    :ivar values: one for each time it was measured.
+    :ivar floors: likewise, of its floor.
+    :ivar cpu: seconds that the service has computed each time, where it was the same service all the time.
+    """
 
     row: Row
     values: tuple[float, ...]
     floors: tuple[float, ...] = ()
+    cpu: tuple[float, ...] = ()
 
     @property
     def value(self) -> float:

@@ -22,7 +22,6 @@ import grpc.aio
 from tests.bench.statistics import quantile
 
 LARGEST: Final = 1 << 30
-LONGEST_KEPT: Final = 4096
 NAMES: Final = {code: "".join(part.title() for part in code.name.split("_")) for code in grpc.StatusCode}
 """As Go calls them, but for OK."""
 
@@ -37,7 +36,6 @@ class Stream:
     ended: float = 0.0
     size: int = 0
     messages: int = 0
-    last: bytes = b""
     code: str = ""
     reason: str = ""
     tail: bytes = b""
@@ -87,7 +85,6 @@ class Streams:
             "first": [stream.first for stream in streams],
             "ended": [stream.ended for stream in streams],
             "bytes": [stream.size for stream in streams],
-            "last": [base64.b64encode(stream.last).decode() for stream in streams],
             "codes": Counter(stream.code for stream in streams),
             "reasons": [stream.reason for stream in streams if stream.reason],
             "messages": sum(stream.messages for stream in streams),
@@ -132,8 +129,6 @@ class Streams:
             stream.first = self._now()
         stream.messages += 1
         stream.size += len(content)
-        if len(message) <= LONGEST_KEPT:
-            stream.last = message
         if self._task["stamped"]:
             now = time.time()
             *lines, stream.begun_line = (stream.begun_line + content).split(b"\n")

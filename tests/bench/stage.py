@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import psutil
 
@@ -16,8 +16,7 @@ from tests.bench.bare import SEND
 from tests.bench.calls import CONTENT, Client
 from tests.bench.children import SEEN, Child
 from tests.bench.loading import Load, LoadProgram, Task
-
-ROOT: Final = Path(__file__).parents[2]
+from tests.bench.rows import Measured, Row
 
 
 class World(Child):
@@ -51,10 +50,11 @@ class World(Child):
 class Service(Child):
     """The service in a process of its own.
 
+    :param on_end: is told what it has computed since it served, in seconds.
     :ivar starting: seconds from the start of the process until it served.
     """
 
-    def __init__(self, tree: Path, config: Path) -> None:
+    def __init__(self, tree: Path, config: Path, on_end: Callable[[float], None]) -> None:
         super().__init__(
             "the service",
             [sys.executable, "-m", "imgbuilder", "run", "--config", config, "--json-log"],
@@ -64,6 +64,13 @@ class Service(Child):
         serving = self.expect("message", "serving")
         self.starting = serving[SEEN] - self.begun
         self.target = "127.0.0.1:" + serving["address"].rpartition(":")[2]
+        self._on_end = on_end
+        self._before = self.processor_time()
+
+    def end(self) -> None:
+        """End it."""
+        self._on_end(self.processor_time() - self._before)
+        super().end()
 
 
 class Bare(Child):
@@ -115,6 +122,8 @@ class Stage:
         self.floors = floors
         self.folder = folder
         self._tree = tree
+        self._computed: list[float] = []
+        """What each service that is no more has computed."""
         self.generator = generator
 
     def world(self, **options: Any) -> World:
@@ -128,7 +137,7 @@ class Stage:
             config = {**config, name: {**config.get(name, {}), **section}}
         path = self.folder / "service.json"
         path.write_text(json.dumps(config))
-        return Service(self._tree, path)
+        return Service(self._tree, path, self._computed.append)
 
     @contextmanager
     def client(self, service: Service) -> Iterator[Client]:
@@ -147,13 +156,27 @@ class Stage:
         """A load generator at work on *task*."""
         return Load(self.generator.command, task)
 
-    def repeat(self, measure: Callable[[], float]) -> tuple[float, ...]:
-        """*measure*, `rounds` times."""
-        return tuple(measure() for _ in range(self.rounds))
+    def measured(
+        self,
+        row: Row,
+        measure: Callable[[], float],
+        *,
+        floor: Callable[[], float] | None = None,
+        service: Service | None = None,
+    ) -> Measured:
+        """*measure* and *floor* in turns, `rounds` times: what else the machine does hits both alike.
 
-    def floor(self, measure: Callable[[], float]) -> tuple[float, ...]:
-        """*measure*, `rounds` times if floors are wanted."""
-        return self.repeat(measure) if self.floors else ()
+        :param service: that which is measured; None where *measure* starts one of its own.
+        """
+        values, floors, cpu = [], [], []
+        for _ in range(self.rounds):
+            self._computed.clear()
+            before = service.processor_time() if service else 0.0
+            values.append(measure())
+            cpu.append(service.processor_time() - before if service else sum(self._computed))
+            if floor and self.floors:
+                floors.append(floor())
+        return Measured(row=row, values=tuple(values), floors=tuple(floors), cpu=tuple(cpu))
 
 
 def be_preferred() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Final
 
 from tests.bench.generator import Speed
 from tests.bench.rows import Better, Measured, Row
 
-HEADINGS: Final = ("measure", "value", "range", "floor", "ratio", "target", "met", "rival")
+HEADINGS: Final = ("measure", "value", "range", "floor", "ratio", "CPU", "target", "met", "rival")
 
 
 def table(results: Sequence[Measured]) -> str:
@@ -70,6 +71,7 @@ def _cells(result: Measured) -> tuple[str, ...]:
         spread,
         number(result.floor),
         f"{result.ratio:.2f}" if result.ratio is not None else "",
+        f"{number(statistics.median(result.cpu))} s" if result.cpu else "",
         target(row),
         "yes" if result.met else "NO",
         number(row.rival) or "?",

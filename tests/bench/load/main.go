@@ -8,7 +8,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -51,7 +50,6 @@ type Report struct {
 	First    []float64      `json:"first"`
 	Ended    []float64      `json:"ended"`
 	Bytes    []int          `json:"bytes"`
-	Last     []string       `json:"last"`
 	Codes    map[string]int `json:"codes"`
 	Reasons  []string       `json:"reasons"`
 	Messages int            `json:"messages"`
@@ -182,7 +180,6 @@ func reportOf(streams []*Stream, begun time.Time, cpu float64) *Report {
 		report.First = append(report.First, stream.first)
 		report.Ended = append(report.Ended, stream.ended)
 		report.Bytes = append(report.Bytes, stream.bytes)
-		report.Last = append(report.Last, base64.StdEncoding.EncodeToString(stream.last))
 		report.Codes[stream.code]++
 		if stream.reason != "" && stream.code != "stopped" {
 			report.Reasons = append(report.Reasons, stream.reason)

@@ -13,9 +13,6 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// longestKept is the largest message that is shown in the report as a stream's last.
-const longestKept = 4096
-
 // Stream is one call, and what has been received.
 type Stream struct {
 	task       *Task
@@ -28,7 +25,6 @@ type Stream struct {
 	ended    float64
 	bytes    int
 	messages int
-	last     []byte
 	code     string
 	reason   string
 	delays   Histogram
@@ -102,9 +98,6 @@ func (s *Stream) received(message []byte, begun time.Time) bool {
 	}
 	s.messages++
 	s.bytes += len(content)
-	if len(message) <= longestKept {
-		s.last = append(s.last[:0], message...)
-	}
 	if s.task.Stamped {
 		s.stamps.feed(content, now.UnixNano(), &s.delays)
 	}

@@ -30,13 +30,15 @@ ROWS: Final = (BURST,)
 
 def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     """Measure *rows*."""
-    values = stage.repeat(lambda: _burst(stage))
+    requests = [f"HEAD /v2/workspace-images/manifests/{number}" for number in range(BUILDS)]
     with stage.world() as world:
         world.do("wait", latency=AWAY)
-        requests = [f"HEAD /v2/workspace-images/manifests/{number}" for number in range(BUILDS)]
-        floors = stage.floor(lambda: ask(world.registry, requests, connections=TO_REGISTRY))
-    for row in rows:
-        yield Measured(row=row, values=values, floors=floors)
+        for row in rows:
+            yield stage.measured(
+                row,
+                lambda: _burst(stage),
+                floor=lambda: ask(world.registry, requests, connections=TO_REGISTRY),
+            )
 
 
 def _burst(stage: Stage) -> float:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from tests.bench import calls
@@ -104,15 +105,23 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
         builds = iter(world.do("run_builds", count=len(rows) * stage.rounds))
         with stage.service(world) as service:
             for burst in bursts:
-                values = stage.repeat(lambda: _burst(stage, world, service, next(builds), burst))  # noqa: B023
-                floors = stage.floor(lambda: _burst_floor(stage, world, burst))  # noqa: B023
-                yield Measured(row=burst.row, values=values, floors=floors)
+                yield stage.measured(
+                    burst.row,
+                    partial(_burst, stage, world, service, builds, burst),
+                    floor=partial(_burst_floor, stage, world, burst),
+                    service=service,
+                )
             if PACED in rows:
-                values = stage.repeat(lambda: _paced(stage, world, service, next(builds)))
-                yield Measured(row=PACED, values=values, floors=stage.floor(lambda: _paced_floor(stage)))
+                yield stage.measured(
+                    PACED,
+                    partial(_paced, stage, world, service, builds),
+                    floor=partial(_paced_floor, stage),
+                    service=service,
+                )
 
 
-def _burst(stage: Stage, world: World, service: Service, build_id: str, burst: Burst) -> float:
+def _burst(stage: Stage, world: World, service: Service, builds: Iterator[str], burst: Burst) -> float:
+    build_id = next(builds)
     world.do("heard", workspace_id=build_id)
     task = Task(
         target=service.target,
@@ -159,7 +168,8 @@ def _listening_floor(world: World, burst: Burst) -> float:
     return burst.total / MIB / (end - begun)
 
 
-def _paced(stage: Stage, world: World, service: Service, build_id: str) -> float:
+def _paced(stage: Stage, world: World, service: Service, builds: Iterator[str]) -> float:
+    build_id = next(builds)
     world.do("heard", workspace_id=build_id)
     with stage.load(_paced_task(service.target, calls.LOGS, calls.log(build_id))) as load:
         load.answered()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from tests.bench import calls
@@ -39,11 +40,9 @@ ROWS: Final = (LOG, BUILD)
 
 def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     """Measure *rows*."""
-    floors = stage.floor(lambda: _bare(stage))
-    if LOG in rows:
-        yield Measured(row=LOG, values=stage.repeat(lambda: _logs(stage)), floors=floors)
-    if BUILD in rows:
-        yield Measured(row=BUILD, values=stage.repeat(lambda: _builds(stage)), floors=floors)
+    for row, measure in {LOG: _logs, BUILD: _builds}.items():
+        if row in rows:
+            yield stage.measured(row, partial(measure, stage), floor=lambda: _bare(stage))
 
 
 def _logs(stage: Stage) -> float:

@@ -30,9 +30,8 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     with stage.world() as world:
         builds = iter(world.do("run_builds", count=2 * stage.rounds))
         with stage.service(world) as service:
-            values = stage.repeat(lambda: _more(stage, world, service, next(builds), next(builds)))
-    for row in rows:
-        yield Measured(row=row, values=values)
+            for row in rows:
+                yield stage.measured(row, lambda: _more(stage, world, service, next(builds), next(builds)))
 
 
 def _more(stage: Stage, world: World, service: Service, disturbed: str, other: str) -> float:

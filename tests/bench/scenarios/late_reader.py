@@ -41,9 +41,13 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
             with stage.load(_reading(service, build_id)) as load:
                 world.do("write", workspace_id=build_id, count=LINES, size=LINE, pause=PAUSE)
                 load.report()
-            values = stage.repeat(lambda: _read(stage, service, build_id))
-    for row in rows:
-        yield Measured(row=row, values=values, floors=stage.floor(lambda: _file_floor(stage)))
+            for row in rows:
+                yield stage.measured(
+                    row,
+                    lambda: _read(stage, service, build_id),
+                    floor=lambda: _file_floor(stage),
+                    service=service,
+                )
 
 
 def _reading(service: Service, build_id: str) -> Task:

@@ -20,9 +20,6 @@ AWAY: Final = 1.0
 RUNNING: Final = 11.0
 """Seconds that the builds have run before: of younger ones the service does not believe that they are gone."""
 
-ROUNDS: Final = 2
-"""At most, since each takes long."""
-
 TOLD: Final = Row(
     name="recovery",
     measure="500 of 1,000 builds end while the workspace manager is away: clients told after its return",
@@ -35,12 +32,14 @@ ROWS: Final = (TOLD,)
 
 def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     """Measure *rows*."""
-    values = tuple(_recovery(stage) for _ in range(min(stage.rounds, ROUNDS)))
+    requests = [f"HEAD /v2/workspace-images/manifests/{number}" for number in range(ENDING)]
     with stage.world() as world:
-        requests = [f"HEAD /v2/workspace-images/manifests/{number}" for number in range(ENDING)]
-        floors = stage.floor(lambda: ask(world.registry, requests, connections=TO_REGISTRY))
-    for row in rows:
-        yield Measured(row=row, values=values, floors=floors)
+        for row in rows:
+            yield stage.measured(
+                row,
+                lambda: _recovery(stage),
+                floor=lambda: ask(world.registry, requests, connections=TO_REGISTRY),
+            )
 
 
 def _recovery(stage: Stage) -> float:

@@ -33,11 +33,13 @@ ROWS: Final = (MEMORY, START)
 
 def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     """Measure *rows*."""
+    services, bares = [], []
     with stage.world() as world:
-        services = [_rested(stage.service(world)) for _ in range(stage.rounds + 1)][
-            1:
-        ]  # the first fills caches
-    bares = [_rested(stage.bare()) for _ in range(stage.rounds if stage.floors else 0)]
+        _rested(stage.service(world))  # the first fills caches
+        for _ in range(stage.rounds):
+            services.append(_rested(stage.service(world)))
+            if stage.floors:
+                bares.append(_rested(stage.bare()))
     for number, row in enumerate((MEMORY, START)):
         if row in rows:
             yield Measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -42,25 +43,26 @@ ROWS: Final = (LISTED, MEMORY, LIST)
 
 def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     """Measure *rows*."""
-    listed: list[float] = []
-    memory: list[float] = []
-    lists: list[float] = []
-    size = 0
-    with stage.world() as world:
+    values: dict[Row, list[float]] = {row: [] for row in ROWS}
+    floors: dict[Row, list[float]] = {row: [] for row in ROWS}
+    with stage.world() as world, stage.bare() as bare:
         world.do("run_builds", count=BUILDS)
         for _ in range(stage.rounds):
             with stage.service(world) as service:
                 answer, took = _first_list(stage, service)
-                size = len(answer)
-                listed.append(took)
+                values[LISTED].append(took)
                 time.sleep(SETTLING)
-                memory.append(service.memory() / MIB)
-                lists += _list(stage, service)
-        asking = stage.floor(lambda: _asking_floor(stage, world.manager))
-    for row, values in {LISTED: listed, MEMORY: memory, LIST: lists}.items():
-        if row in rows:
-            floors = {LISTED: asking, LIST: stage.floor(lambda: _list_floor(stage, size))}.get(row, ())
-            yield Measured(row=row, values=tuple(values), floors=floors)
+                values[MEMORY].append(service.memory() / MIB)
+                lists = Task(
+                    target=service.target, method=calls.LIST, requests=[b""], copies=LISTS, sequential=True
+                )
+                values[LIST].append(_duration(stage, lists))
+            if stage.floors:
+                asking = Task(target=world.manager, method=calls.GET_WORKSPACES, requests=[b""])
+                floors[LISTED].append(_duration(stage, asking))
+                floors[LIST].append(_duration(stage, bare.sending(len(answer), len(answer), until="")))
+    for row in rows:
+        yield Measured(row=row, values=tuple(values[row]), floors=tuple(floors[row]))
 
 
 def _first_list(stage: Stage, service: Service) -> tuple[bytes, float]:
@@ -73,18 +75,7 @@ def _first_list(stage: Stage, service: Service) -> tuple[bytes, float]:
                 return answer, took
 
 
-def _list(stage: Stage, service: Service) -> list[float]:
-    task = Task(target=service.target, method=calls.LIST, requests=[b""], copies=LISTS, sequential=True)
+def _duration(stage: Stage, task: Task) -> float:
+    """Seconds that a call of *task* takes: the median, if there are several."""
     with stage.load(task) as load:
-        return load.report().durations
-
-
-def _asking_floor(stage: Stage, target: str) -> float:
-    task = Task(target=target, method=calls.GET_WORKSPACES, requests=[b""])
-    with stage.load(task) as load:
-        return load.report().durations[0]
-
-
-def _list_floor(stage: Stage, size: int) -> float:
-    with stage.bare() as bare, stage.load(bare.sending(size, size, until="")) as load:
-        return load.report().durations[0]
+        return statistics.median(load.report().durations)
