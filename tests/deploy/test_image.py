@@ -80,6 +80,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
             yield Built(buildah=buildah, base=buildah.inspect(base), image=image, again=again, root=root)
     finally:
         buildah.clear()
+        shutil.rmtree(folder / "base", ignore_errors=True)
 
 
 def test_the_same_inputs_give_the_same_image(built: Built) -> None:

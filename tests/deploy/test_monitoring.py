@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # comes without types
 
 from imgbuilder.config.loading import parse
+from imgbuilder.core.builds import BuildState
+from imgbuilder.pb.wsman import WorkspacePhase
+from imgbuilder.runtime.grpc.limits import CutOff
 from imgbuilder.telemetry.metrics import Metrics
 from tests.deploy.documents import Document, documents
 from tests.deploy.promql import labels_in, metrics_in
@@ -128,6 +132,22 @@ def test_alerts_tell_what_to_do() -> None:
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert 0 < len(rule["annotations"]["summary"]) <= 100
         assert len(rule["annotations"]["description"]) > 80
+
+
+def test_reasons_that_are_left_out_exist() -> None:
+    """A reason that is spelled otherwise would leave nothing out."""
+    left_out = {reason for rule in rules() for reason in re.findall(r'reason!="([^"]*)"', rule["expr"])}
+    assert left_out
+    assert left_out <= {each.value for each in CutOff}
+
+
+def test_phases_that_are_watched_exist() -> None:
+    """Those of a workspace, and of a build that has none yet."""
+    known = {phase.name.lower() for phase in WorkspacePhase if phase.name} | {
+        state.value for state in BuildState
+    }
+    (phases,) = {found for rule in rules() for found in re.findall(r'phase=~"([^"]*)"', rule["expr"])}
+    assert set(phases.split("|")) <= known
 
 
 def test_the_job_is_the_one_that_is_scraped(rendered: Rendered) -> None:
