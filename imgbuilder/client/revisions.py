@@ -55,5 +55,6 @@ def commit_of(remote: str, revision: str) -> str:
         )
     except (OSError, ValueError, subprocess.SubprocessError):
         return ""
-    found = dict(reversed(line.split("\t", 1)) for line in done.stdout.splitlines() if "\t" in line)
+    lines = (line.partition("\t") for line in done.stdout.splitlines())
+    found = {name: commit for commit, _, name in lines}
     return next((found[name] for name in names if name in found), "")
