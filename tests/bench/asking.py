@@ -9,12 +9,14 @@ from typing import Final
 
 import anyio
 
+from tests.bench.loops import OPTIONS
+
 TYPES: Final = "application/vnd.oci.image.manifest.v1+json"
 
 
 def ask(host: str, requests: Sequence[str], *, connections: int = 1) -> float:
     """Seconds that *requests*, e.g. ``HEAD /v2/…``, take over *connections* that are open."""
-    return anyio.run(_ask, host, requests, connections, backend_options={"use_uvloop": True})
+    return anyio.run(_ask, host, requests, connections, backend_options=dict(OPTIONS))
 
 
 async def _ask(host: str, requests: Sequence[str], connections: int) -> float:

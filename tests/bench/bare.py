@@ -20,6 +20,7 @@ from grpclib.server import Server, Stream
 from h2.settings import SettingCodes
 
 from tests.bench.lines import Pace, stamped
+from tests.bench.loops import OPTIONS
 
 SEND: Final = "/bare.Bare/Send"
 """Sends the same message of *size* bytes *count* times, and one more that ends with *until*."""
@@ -123,4 +124,4 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(serve, backend_options={"use_uvloop": True})
+    anyio.run(serve, backend_options=dict(OPTIONS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS: Final = 4
-LATEST: Final = 30
+LATEST: Final = 15
 """How many runs are shown."""
+TITLE: Final = 48
+HEADROOM: Final = 1.15
+"""Of the largest value or the target; a floor may be higher, and is out of sight then."""
 
 VALUE, TARGET, FLOOR = "tab:blue", "tab:red", "tab:gray"
 
@@ -29,11 +33,10 @@ def draw(runs: Sequence[Run], rows: Sequence[Row], path: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415  # once the backend is chosen
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
-    runs = runs[-LATEST:]
     shown = [row for row in rows if any(one.row is row for run in runs for one in run.results)]
     height = max(1, math.ceil(len(shown) / COLUMNS))
     figure, plots = plt.subplots(
-        height, COLUMNS, figsize=(4.2 * COLUMNS, 2.6 * height), squeeze=False, layout="constrained"
+        height, COLUMNS, figsize=(4.2 * COLUMNS, 2.8 * height), squeeze=False, layout="constrained"
     )
     for plot, row in zip(plots.flat, shown, strict=False):
         _plot(plot, row, runs)
@@ -49,20 +52,19 @@ def draw(runs: Sequence[Run], rows: Sequence[Row], path: Path) -> None:
 
 
 def _plot(plot: Axes, row: Row, runs: Sequence[Run]) -> None:
-    results = {run.at: one for run in runs for one in run.results if one.row is row}
-    places = [place for place, run in enumerate(runs) if run.at in results]
-    points = [results[runs[place].at] for place in places]
-    plot.errorbar(
-        places, [one.value for one in points], yerr=_ranges(points), color=VALUE, marker="o", capsize=2
-    )
-    floors = [(place, one.floor) for place, one in zip(places, points, strict=True) if one.floor is not None]
+    """The runs that say something of *row*, in order."""
+    found = [(run.commit, one) for run in runs for one in run.results if one.row is row][-LATEST:]
+    points = [one for _, one in found]
+    values = [one.value for one in points]
+    plot.errorbar(range(len(points)), values, yerr=_ranges(points), color=VALUE, marker="o", capsize=2)
+    floors = [(place, one.floor) for place, one in enumerate(points) if one.floor is not None]
     if floors:
         plot.plot(*zip(*floors, strict=True), color=FLOOR, linestyle=":", marker=".")
     plot.axhline(row.target, color=TARGET, linestyle="--", linewidth=1)
-    plot.set_title(f"{row.measure}\n{target(row)}", fontsize=8)
-    plot.set_ylim(bottom=0)
+    plot.set_title(f"{textwrap.fill(row.measure, TITLE)}\n{target(row)}", fontsize=8)
+    plot.set_ylim(min(0, *values), HEADROOM * max(row.target, *(max(one.values) for one in points)))
     plot.set_ylabel(row.unit, fontsize=8)
-    plot.set_xticks(range(len(runs)), [run.commit for run in runs], rotation=45, fontsize=6, ha="right")
+    plot.set_xticks(range(len(found)), [commit for commit, _ in found], rotation=45, fontsize=6, ha="right")
     plot.tick_params(axis="y", labelsize=7)
 
 

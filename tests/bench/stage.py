@@ -173,7 +173,10 @@ class Stage:
             self._computed.clear()
             before = service.processor_time() if service else 0.0
             values.append(measure())
-            cpu.append(service.processor_time() - before if service else sum(self._computed))
+            if service:
+                cpu.append(service.processor_time() - before)
+            elif self._computed:
+                cpu.append(sum(self._computed))
             if floor and self.floors:
                 floors.append(floor())
         return Measured(row=row, values=tuple(values), floors=tuple(floors), cpu=tuple(cpu))

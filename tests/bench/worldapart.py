@@ -18,6 +18,7 @@ import anyio
 
 from imgbuilder.pb.wsman import WorkspacePhase
 from tests.bench.lines import END, Pace, burst, stamped
+from tests.bench.loops import OPTIONS
 from tests.world.registries.misbehaving import FakeRegistry
 from tests.world.requests import start_request
 from tests.world.scripts import Stage
@@ -215,4 +216,4 @@ def _tell(value: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(serve, json.loads(sys.argv[1]), backend_options={"use_uvloop": True})
+    anyio.run(serve, json.loads(sys.argv[1]), backend_options=dict(OPTIONS))

@@ -31,7 +31,9 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
         builds = iter(world.do("run_builds", count=2 * stage.rounds))
         with stage.service(world) as service:
             for row in rows:
-                yield stage.measured(row, lambda: _more(stage, world, service, next(builds), next(builds)))
+                yield stage.measured(
+                    row, lambda: _more(stage, world, service, next(builds), next(builds)), service=service
+                )
 
 
 def _more(stage: Stage, world: World, service: Service, disturbed: str, other: str) -> float:
