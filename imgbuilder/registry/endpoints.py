@@ -61,7 +61,11 @@ class Endpoints:
         Over HTTPS always; over plain HTTP only to hosts that are listed, and within a host that is spoken to
         over plain HTTP anyway.
         """
-        target, present = urlsplit(url), urlsplit(beside)
+        try:
+            target = urlsplit(url)
+        except ValueError:  # httpx takes brackets where no host is
+            return False
+        present = urlsplit(beside)
         if target.scheme == "https":
             return True
         same = (target.scheme, target.netloc) == (present.scheme, present.netloc)

@@ -189,6 +189,7 @@ def test_refusals(status: int, body: bytes, retry_after: str) -> None:
         pieces=("/", ":", "@", "[", "]", "%", "?", "#", "\\", " ", "é", "xn--", "0"),
     )
 )
+@example("a:////[")
 def test_redirects(location: str) -> None:
     """An address without userinfo, of which it can be said whether to go there, or RegistryFaultError."""
     endpoints = Endpoints(insecure=frozenset(), mirrors={})

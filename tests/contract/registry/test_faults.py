@@ -366,7 +366,7 @@ async def test_a_redirect_to_plain_http_is_not_followed(looking: Looking) -> Non
         assert not other.requests
 
 
-@pytest.mark.parametrize("location", ["ftp://x.test/", "javascript:1", "http://[", "//"])
+@pytest.mark.parametrize("location", ["ftp://x.test/", "javascript:1", "http://[", "//", "a:////["])
 async def test_a_redirect_to_nowhere(looking: Looking, location: str) -> None:
     """Whatever stands in the header."""
     async with FakeRegistry() as registry, looking(registry) as images:
