@@ -98,9 +98,9 @@ def run(rows: Sequence[Row], *, quick: bool, rounds: int | None) -> Run:
     done = Run(at=at, commit=commit, quick=quick, machine=machine, results=results)
     say(f"\n{table.table(results)}\n")
     say(f"kept in {history.write(done, FOLDER)}")
-    drawn = FOLDER / "history.png"
-    picture.draw(history.read(FOLDER, ROWS), list(ROWS.values()), drawn)
-    say(f"all runs: {drawn}")
+    picture.draw_run(done, FOLDER / "latest.png")
+    picture.draw_history(history.read(FOLDER, ROWS), list(ROWS.values()), FOLDER / "history.png")
+    say(f"pictures: {FOLDER}/latest.png, {FOLDER}/history.png")
     return done
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.bench.history import Run, read, write
-from tests.bench.picture import draw
-from tests.bench.rows import Measured, Row
+from tests.bench.picture import draw_history, draw_run
+from tests.bench.rows import Better, Measured, Row
 
 LATE = Row(name="late", measure="how late", unit="ms", target=30, floor="a bare server")
 MUCH = Row(name="much", measure="how much", unit="MiB", target=5)
@@ -42,12 +42,25 @@ def test_no_runs(tmp_path: Path) -> None:
     assert read(tmp_path / "none", ROWS) == []
 
 
-def test_a_picture(tmp_path: Path) -> None:
-    """Of runs of which not all have measured the same."""
+def test_a_picture_of_all_runs(tmp_path: Path) -> None:
+    """Of which not all have measured the same."""
     runs = [
         run("1", Measured(row=LATE, values=(1.0, 2.0), floors=(0.5,))),
         run("2", Measured(row=LATE, values=(3.0,)), Measured(row=MUCH, values=(3.0,))),
     ]
     path = tmp_path / "pictures" / "history.png"
-    draw(runs, [LATE, MUCH], path)
+    draw_history(runs, [LATE, MUCH], path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_of_one_run(tmp_path: Path) -> None:
+    """Also of values that no logarithm is of."""
+    rival = Row(name="both", measure="both", unit="s", target=1, better=Better.HIGHER, rival=0.5)
+    results = [
+        Measured(row=LATE, values=(-1.0,)),
+        Measured(row=MUCH, values=(0.0,), floors=(0.0,)),
+        Measured(row=rival, values=(2.0,), floors=(4.0,)),
+    ]
+    path = tmp_path / "latest.png"
+    draw_run(run("1", *results), path)
     assert path.read_bytes().startswith(b"\x89PNG")
