@@ -53,6 +53,34 @@ def consume_window(connection: H2Connection, stream: H2Stream, size: int) -> Non
     stream.outbound_flow_control_window -= size
 
 
+class DeafBuffer(grpclib.protocol.Buffer):
+    """What a stream has that hears nothing any more. A real one is a fifth of the memory of a stream that waits."""
+
+    _acked_size = 0
+
+    def __init__(self) -> None:
+        pass
+
+    def add(self, data: bytes, ack_size: int) -> None:
+        """Drop it."""
+
+    def eof(self) -> None:
+        """It is known."""
+
+    async def read(self, size: int) -> bytes:  # noqa: ARG002  # as grpclib calls it
+        """Nothing."""
+        return b""
+
+    def unacked_size(self) -> int:
+        """Nothing is left to acknowledge."""
+        return 0
+
+
+DEAF: Final = DeafBuffer()
+NEVER: Final = asyncio.Event()
+"""In the place of the events that only a client's stream waits for, of which grpclib makes each stream two."""
+
+
 class Stream(grpclib.protocol.Stream):
     """A stream of the server's side.
 
@@ -66,6 +94,10 @@ class Stream(grpclib.protocol.Stream):
     torn = False
     deaf = False
     _writes = 0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.headers_received = self.trailers_received = NEVER
 
     async def send_data(self, data: bytes, end_stream: bool = False) -> None:
         """Send *data*, waiting while the peer or the socket takes no more.
@@ -94,6 +126,7 @@ class Stream(grpclib.protocol.Stream):
         buffer._acked.clear()  # noqa: SLF001  # grpclib has no other way to it
         buffer._acked_size = 0  # noqa: SLF001
         unread = buffer.unacked_size()
+        self.buffer = DEAF
         if unread and self.id is not None and not self.connection.is_closing():
             self.connection.ack(self.id, unread)
 

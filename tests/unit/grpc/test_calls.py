@@ -15,6 +15,7 @@ from imgbuilder.pb.builder import LogsRequest, LogsResponse
 from imgbuilder.runtime.grpc.codec import encode
 from imgbuilder.runtime.grpc.limits import Limits
 from imgbuilder.runtime.grpc.service import receive
+from imgbuilder.runtime.grpc.streams import DEAF, NEVER
 from tests.unit.grpc.raw import framed, head, raw_client, request
 from tests.unit.grpc.serving import (
     CHATTING,
@@ -353,3 +354,29 @@ async def test_too_many_large_requests_at_once() -> None:
         client.flush()
         await client.ping()
         assert (await client.call(data=request("x" * 200_000))).status == 0
+
+
+async def test_a_call_that_waits_holds_little() -> None:
+    """What it took to receive the request is given back: thousands wait for their builds."""
+    waiting, release = asyncio.Event(), asyncio.Event()
+    held: list[Any] = []
+
+    async def wait(stream: Stream) -> None:
+        await receive(stream)
+        transport = stream._stream
+        held.extend((transport.buffer, transport.headers_received, transport.trailers_received))
+        waiting.set()
+        await release.wait()
+        assert await stream.recv_message() is None
+        await stream.send_message(LogsResponse(content=b"done"))
+
+    async with (
+        serving(wait, STREAMING) as served,
+        channel_to(served) as channel,
+        call(channel, cardinality=STREAMING) as stream,
+    ):
+        await stream.send_message(LogsRequest(build_ref="a"), end=True)
+        await waiting.wait()
+        release.set()
+        assert [message async for message in stream] == [LogsResponse(content=b"done")]
+    assert held == [DEAF, NEVER, NEVER]
