@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,11 +55,9 @@ class Buildah:
             self.run("rm", container)
 
     def clear(self) -> None:
-        """Leave nothing mounted, and nothing behind."""
+        """Leave nothing mounted, so that the folder can be removed."""
         for mount in mounts(self.folder):
             subprocess.run(["umount", "--lazy", str(mount)], check=False)
-        for name in ("images", "run"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
