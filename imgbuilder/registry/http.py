@@ -256,7 +256,10 @@ async def _body(request: Request, response: httpx.Response) -> bytes:
 def parse_address(registry: str, text: str, *, seen_from: httpx.URL | None = None) -> httpx.URL:
     """The address *text*, less userinfo, which would be sent as credentials, and fragment."""
     with typed_errors(registry):
-        url = httpx.URL(text) if seen_from is None else seen_from.join(text)
+        try:
+            url = httpx.URL(text) if seen_from is None else seen_from.join(text)
+        except ValueError as error:  # joining them is left to a library that takes less than httpx does
+            raise RegistryFaultError(registry, "names an address that can't be read") from error
         return url.copy_with(username=None, password=None, fragment=None)
 
 
