@@ -89,7 +89,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         capsys.readouterr()
         with anyio.fail_after(LIMIT):
-            status = await anyio.to_thread.run_sync(partial(execute, list(arguments)))
+            status = await anyio.to_thread.run_sync(partial(execute, list(arguments)), abandon_on_cancel=True)
         out, err = capsys.readouterr()
         return Ran(status=status, out=out, err=err)
 

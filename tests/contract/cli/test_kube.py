@@ -1,4 +1,7 @@
-"""A service in a cluster, reached through a port-forward that a command makes for itself."""
+"""A service in a cluster, reached through a port-forward that a command makes for itself.
+
+In processes of their own: what speaks to the cluster closes connections after its event loop has ended.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.cli.conftest import Cli, one_line
 from tests.contract.cli.terminals import run_program
 from tests.contract.service.conftest import Served, serving, unobserved
 from tests.world.certificates import Authority
@@ -50,46 +52,40 @@ async def test_a_build_in_a_cluster(
     await kubernetes.until_forwards(0)
 
 
-async def test_another_service(
-    cli: Cli,
+async def test_another_service_with_tls(
     world: World,
-    served: Served,
+    authority: Authority,
     kubernetes: Kubernetes,
     kubeconfig: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By its name and namespace, in a kubeconfig that is named."""
-    run_in(kubernetes, served, "builder")
-    monkeypatch.setenv("KUBECONFIG", "/no/such")
-    options = ("--namespace", "default", "--kube-service", "builder", "--kubeconfig", str(kubeconfig))
-    ran = await cli("list", *options)
-    assert (ran.status, ran.err) == (0, "no builds are running\n")
-
-
-async def test_tls_to_the_service(
-    cli: Cli, world: World, authority: Authority, kubernetes: Kubernetes, kubeconfig: Path
-) -> None:
-    """Its certificate is that of its name in the cluster, not of this end of the port-forward."""
-    files = authority.files(SERVICE)
+    """By its name and namespace, in a kubeconfig that is named; the certificate is that of the name in the cluster."""
+    files = authority.files("builder")
     tls = {"certPath": files.certificate, "keyPath": files.key}
+    monkeypatch.setenv("KUBECONFIG", "/no/such")
+    where = ("--namespace", "default", "--kube-service", "builder", "--kubeconfig", str(kubeconfig))
     async with serving(unobserved(world, server={"services": {"grpc": {"tls": tls}}})) as served:
-        run_in(kubernetes, served)
-        ran = await cli("health", "--kube-context", "dev", "--tls-ca", files.ca)
-        other = await cli(
-            "health", "--kube-context", "dev", "--tls-ca", files.ca, "--tls-server-name", "other.test"
-        )
-    assert (ran.status, ran.out, ran.err) == (0, "SERVING\n", "")
-    one_line(other, "its certificate is not for other.test: say whose it is with --tls-server-name")
+        run_in(kubernetes, served, "builder")
+        done = await run_program("health", *where, "--tls-ca", files.ca)
+        other = await run_program("health", *where, "--tls-ca", files.ca, "--tls-server-name", "other.test")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"SERVING\n", b"")
+    assert other.returncode == 2
+    assert b"its certificate is not for other.test: say whose it is with --tls-server-name" in other.stderr
 
 
-async def test_what_can_not_be_reached(cli: Cli, kubernetes: Kubernetes, kubeconfig: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--kube-context", "staging"), "has no context staging: choose one of dev"),
+        (("--kube-context", "dev"), SERVICE),
+    ],
+)
+async def test_what_can_not_be_reached(
+    kubernetes: Kubernetes, kubeconfig: Path, options: tuple[str, ...], words: str
+) -> None:
     """The cluster's reasons, each in one line."""
-    ran = await cli("list", "--kube-context", "staging")
-    one_line(ran, "has no context staging: choose one of dev")
-    assert ran.status == 2
-    ran = await cli("list", "--kube-context", "dev")
-    one_line(ran, SERVICE)
-    assert ran.status == 2
-    ran = await cli("list", "--namespace", "default", "--kubeconfig", "/no/such")
-    one_line(ran, "/no/such")
-    assert ran.status == 2
+    done = await run_program("list", *options)
+    assert done.returncode == 2
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("imgbuilder list: ")
+    assert words in line
