@@ -97,9 +97,8 @@ class Child:
     def processor_time(self) -> float:
         """Seconds that it has computed so far."""
         if psutil.LINUX:
-            return time.clock_gettime(
-                ~self.usage.pid << 3 | 2
-            )  # its CPU clock: ps and the like count in 1/100 s
+            cpu_clock = ~self.usage.pid << 3 | 2  # what clock_getcpuclockid(3) gives; psutil tells hundredths
+            return time.clock_gettime(cpu_clock)
         times = self.usage.cpu_times()
         return float(times.user + times.system)
 
@@ -117,7 +116,15 @@ class Child:
             with suppress(BrokenPipeError):  # there may be something left that was not sent
                 pipe.close()
 
+    def started(self) -> None:
+        """Wait until it is of use; subclasses say what that is."""
+
     def __enter__(self) -> Self:
+        try:
+            self.started()
+        except BaseException:
+            self.end()
+            raise
         return self
 
     def __exit__(

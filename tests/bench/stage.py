@@ -28,10 +28,16 @@ class World(Child):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("the world", [sys.executable, "-m", "tests.bench.worldapart", json.dumps(options)])
+        self.config: dict[str, Any] = {}
+        self.manager = ""
+        self.registry = ""
+
+    def started(self) -> None:
+        """Wait until it serves."""
         serving = self.expect("event", "serving")
-        self.config: dict[str, Any] = serving["config"]
-        self.manager: str = serving["manager"]
-        self.registry: str = serving["registry"]
+        self.config = serving["config"]
+        self.manager = serving["manager"]
+        self.registry = serving["registry"]
 
     def do(self, name: str, **arguments: Any) -> Any:
         """Let it do something; what comes of it."""
@@ -51,6 +57,7 @@ class Service(Child):
     """The service in a process of its own.
 
     :param on_end: is told what it has computed since it served, in seconds.
+    :ivar target: host and port.
     :ivar starting: seconds from the start of the process until it served.
     """
 
@@ -61,15 +68,22 @@ class Service(Child):
             folder=tree,
             environment={**os.environ, "PYTHONPATH": str(tree), "PYTHONUNBUFFERED": "1"},
         )
+        self._on_end = on_end
+        self.target = ""
+        self.starting = 0.0
+        self._before = 0.0
+
+    def started(self) -> None:
+        """Wait until it serves."""
         serving = self.expect("message", "serving")
         self.starting = serving[SEEN] - self.begun
         self.target = "127.0.0.1:" + serving["address"].rpartition(":")[2]
-        self._on_end = on_end
         self._before = self.processor_time()
 
     def end(self) -> None:
         """End it."""
-        self._on_end(self.processor_time() - self._before)
+        with suppress(OSError):  # it may have ended by itself
+            self._on_end(self.processor_time() - self._before)
         super().end()
 
 
@@ -78,6 +92,11 @@ class Bare(Child):
 
     def __init__(self) -> None:
         super().__init__("the bare server", [sys.executable, "-m", "tests.bench.bare"])
+        self.target = ""
+        self.starting = 0.0
+
+    def started(self) -> None:
+        """Wait until it serves."""
         serving = self.expect("event", "serving")
         self.starting = serving[SEEN] - self.begun
         self.target = f"127.0.0.1:{serving['port']}"

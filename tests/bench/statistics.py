@@ -20,10 +20,10 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float], *, resamples: int = RESAMPLES) -> tuple[float, float]:
     """Where the median of what *values* are a sample of lies, by bootstrap, with a confidence of 95 %."""
     chance = random.Random(SEED)
-    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(resamples))
     outside = (1 - CONFIDENCE) / 2
     return quantile(medians, outside), quantile(medians, 1 - outside)
 
