@@ -98,6 +98,8 @@ class CallStream(grpclib.server.Stream[Request, Reply]):
         """
         if self._cardinality.client_streaming:
             return await self._receive()
+        if self._stream.deaf:
+            return None  # that was received
         try:
             async with asyncio.timeout(self._receiving.timeout):
                 message = await self._receive()

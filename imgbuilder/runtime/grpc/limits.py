@@ -85,7 +85,7 @@ class Room:
         return self._left
 
     def take(self, weight: int, own: int) -> bool:
-        """Take room for a call of *weight* on a connection that has *own* calls; False if it gets none."""
+        """Take room for a call of *weight* on a connection whose calls weigh *own*; False if it gets none."""
         if weight > self._left or own >= SHARE * self._left:
             return False
         self._left -= weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Final, cast
 
 import grpclib.protocol
 from h2.errors import ErrorCodes
@@ -14,26 +14,39 @@ from imgbuilder.runtime.grpc.connection import Connection
 from imgbuilder.runtime.grpc.http2 import FloodGuard
 from imgbuilder.runtime.grpc.limits import CutOff, Limits, Room, weight_of
 from imgbuilder.runtime.grpc.streams import Stream
+from imgbuilder.runtime.grpc.turns import Turns
+
+ENDED_AT_ONCE: Final = 100
+"""How many calls are cancelled at once: each has something to clean up, and they all do that in the same round."""
 
 
 class Processor(grpclib.protocol.EventsProcessor):
     """grpclib's dispatcher of events, which refuses streams and overlooks what it does not know.
 
-    :param room: is shared by all connections of the server.
+    :param room, turns: are shared by all connections of the server.
     :ivar refusing: whether no new calls are taken.
     """
 
     connection: Connection
 
     def __init__(
-        self, calls: Calls, connection: Connection, *, limits: Limits, room: Room, guard: FloodGuard
+        self,
+        calls: Calls,
+        connection: Connection,
+        *,
+        limits: Limits,
+        room: Room,
+        guard: FloodGuard,
+        turns: Turns,
     ) -> None:
         super().__init__(calls, connection)
         self.refusing = False
         self.closed = False
         self._limits = limits
         self._room = room
+        self._weight = 0  # of the open calls
         self._guard = guard
+        self._turns = turns
 
     def process(self, event: Event) -> None:
         """Handle an event; one of an unknown kind, of an unknown frame, means nothing (RFC 9113, 5.5)."""
@@ -61,6 +74,7 @@ class Processor(grpclib.protocol.EventsProcessor):
         release = self.register(stream)
 
         def ended() -> None:
+            self._weight -= weight
             self._room.give_back(weight)
             release()
 
@@ -86,13 +100,32 @@ class Processor(grpclib.protocol.EventsProcessor):
                 stream.window_updated.set()
 
     def close(self, reason: str = "Connection closed") -> None:
-        """Close the connection and cancel its calls. Once: cancelling again would break off their clean-up."""
-        if not self.closed:
-            self.closed = True
-            super().close(reason)
+        """Close the connection and cancel its calls, some at once, the rest in turn with others.
+
+        Once: cancelling again would break off their clean-up.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        self.connection.close()
+        del self.processors  # as grpclib does, against cycles
+        ending = list(self.streams.values())
+
+        def end_some() -> bool:
+            for stream in ending[-ENDED_AT_ONCE:]:
+                if stream.id in self.streams:
+                    stream.__terminated__(reason)
+                    self.handler.cancel(stream)
+            del ending[-ENDED_AT_ONCE:]
+            return bool(ending)
+
+        if end_some():
+            self._turns.wait_for_one(end_some)
 
     def _takes(self, weight: int) -> bool:
-        own = len(self.streams)
-        return (
-            not self.refusing and own < self._limits.streams_per_connection and self._room.take(weight, own)
-        )
+        if self.refusing or len(self.streams) >= self._limits.streams_per_connection:
+            return False
+        if not self._room.take(weight, self._weight):
+            return False
+        self._weight += weight
+        return True

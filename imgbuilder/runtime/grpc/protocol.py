@@ -110,7 +110,12 @@ class Protocol(grpclib.protocol.H2Protocol):
         self.connection = Connection(self._h2, self._transport, config=self.config, guard=guard)
         self.connection.flush()
         self.processor = Processor(
-            self.calls, self.connection, limits=self._limits, room=self._room, guard=guard
+            self.calls,
+            self.connection,
+            limits=self._limits,
+            room=self._room,
+            guard=guard,
+            turns=self._turns,
         )
         self.calls.began, self.calls.ended = self._call_began, self._call_ended
         self._watch = Watch(self._limits, ping=self._ping, give_up=self.cut_off, leave=self.leave)

@@ -82,7 +82,7 @@ class Watch:
             self._look_at(self._next())
 
     def _next(self) -> float:
-        """When there may be something to do; what happens meanwhile can only put it off."""
+        """When there may be something to do. What happens meanwhile puts it off, or may wait until then."""
         limits = self._limits
         silent = (
             self._heard + limits.keepalive if self._asked is None else self._asked + limits.keepalive_timeout

@@ -72,16 +72,21 @@ class Call(Generic[Response]):
         assert response is not None, "the call ended"
         return response
 
+    async def responses(self) -> AsyncIterator[Response]:
+        """The responses as they come, until the call has ended with OK.
+
+        :raises GRPCError: if it ended with another status.
+        """
+        while (response := await self._stream.recv_message()) is not None:
+            yield response
+        await self._stream.recv_trailing_metadata()
+
     async def rest(self) -> list[Response]:
         """All responses to come, and with them the end of the call.
 
         :raises GRPCError: if the call ended with another status than OK.
         """
-        responses = []
-        while (response := await self._stream.recv_message()) is not None:
-            responses.append(response)
-        await self._stream.recv_trailing_metadata()
-        return responses
+        return [response async for response in self.responses()]
 
 
 class Client:

@@ -33,7 +33,7 @@ from imgbuilder.pb.wsman import (
     WorkspaceFeatureFlag,
     WorkspaceMetadata,
 )
-from imgbuilder.runtime.grpc.codec import Codec, ProtoCodec, decode, encode
+from imgbuilder.runtime.grpc.codec import CONTRACT, Codec, ProtoCodec, decode, encode
 from imgbuilder.runtime.grpc.wire import DecodeError, EncodeError, varint
 from tests.unit.grpc.everything import Color, Everything
 from tests.unit.grpc.google import contract_classes
@@ -389,3 +389,14 @@ def test_grpclib_may_send_what_is_encoded_already() -> None:
     assert codec.decode(ready, LogsResponse) == message
     with pytest.raises(TypeError, match="a LogsResponse was to be sent, not a BuildInfo"):
         codec.encode(BuildInfo(), LogsResponse)
+
+
+def test_a_large_value_at_the_end_is_not_copied() -> None:
+    """What many are sent is shared by all that wait; together the parts are the message."""
+    content = bytes(100_000)
+    message = LogsResponse(content=content)
+    head, body = CONTRACT.encode_parts(message)
+    assert body is content
+    assert head + body == CONTRACT.encode(message)
+    for small in (LogsResponse(), LogsResponse(content=b"x" * 100), BuildRequest()):
+        assert CONTRACT.encode_parts(small) == (CONTRACT.encode(small), b"")

@@ -21,6 +21,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from imgbuilder.pb.builder import LogsResponse
 from imgbuilder.runtime.grpc.limits import FLOODS, CutOff, Limits
 from tests.unit.grpc.raw import RawClient, calm, framed, head, raw_client, request
 from tests.unit.grpc.serving import Served, Stream, ask, channel_to, serving
@@ -247,6 +248,98 @@ async def test_endless_headers() -> None:
         await _cut_off(served, client, ErrorCodes.ENHANCE_YOUR_CALM, CutOff.HEADERS)
 
 
+async def test_more_streams_than_all_may_have_are_refused() -> None:
+    """Whoever has many first: one with few gets its next, and when calls have ended all do."""
+    release = asyncio.Event()
+
+    async def wait(_: Stream) -> None:
+        await release.wait()
+
+    async with (
+        serving(wait, limits=Limits(streams=10)) as served,
+        raw_client(served.address) as greedy,
+        raw_client(served.address) as modest,
+    ):
+        numbers = [greedy.open(head("/test.Service/Call")) for _ in range(20)]
+        for number in numbers[8:]:
+            assert (await greedy.answer(number)).reset == ErrorCodes.REFUSED_STREAM
+        await _lives_on(modest)
+        release.set()
+        for number in numbers[:8]:
+            await greedy.answer(number)
+        await _lives_on(greedy)
+    assert served.cut_offs == []
+
+
+async def test_headers_are_no_more_than_half_of_what_calls_may_cost() -> None:
+    """A call with large headers counts for several."""
+    async with serving(limits=Limits(streams=10)) as served, raw_client(served.address) as client:
+        large = head("/test.Service/Echo", *[(f"x-{number}", "y" * 4000) for number in range(11)])
+        assert (await client.call(large)).reset == ErrorCodes.REFUSED_STREAM
+        for _ in range(20):  # what was taken is given back
+            assert (await client.call(large[:-3])).status == 0
+
+
+async def test_answers_that_nobody_reads() -> None:
+    """To pings that come slowly enough to be no flood; there is an end to them all the same."""
+    async with serving(limits=Limits(unread=1000)) as served, raw_client(served.address) as client:
+        (protocol,) = served.server._connections
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # transports of sockets have it
+        await _fill_the_socket(protocol._transport)
+        client.send(PingFrame(0, opaque_data=bytes(8)).serialize() * 100)
+        await served.server._connections.none()
+        assert served.cut_offs == [CutOff.UNREAD]
+        await _serves_others(served)
+
+
+async def _fill_the_socket(transport: asyncio.Transport) -> None:
+    """Write what means nothing, until no more is taken."""
+    while not transport.get_write_buffer_size():
+        transport.write((b"\x00\x40\x00\xfa" + bytes(5 + (1 << 14))) * 10)
+        await asyncio.sleep(0)
+
+
+# --- requests ---------------------------------------------------------------------------------------------
+
+
+async def test_a_request_that_does_not_come() -> None:
+    """Not all of it, in any case: the call ends, and others go on."""
+    async with (
+        serving(limits=Limits(request=0.05)) as served,
+        raw_client(served.address) as client,
+    ):
+        for data in (b"", request()[:3], request()[:-1]):
+            answer = await client.answer(client.open(data=data, end=False))
+            assert answer.status == Status.DEADLINE_EXCEEDED.value
+            assert answer.message == "the request did not come in time"
+        await _lives_on(client)
+
+
+async def test_what_comes_behind_a_request_is_dropped() -> None:
+    """As it comes: it uses up no memory and no window, however long the call is open."""
+    release, begun = asyncio.Event(), asyncio.Event()
+
+    async def wait(stream: Stream) -> None:
+        assert await stream.recv_message() is not None
+        begun.set()
+        await release.wait()
+        await stream.send_message(LogsResponse())
+
+    async with serving(wait) as served, raw_client(served.address) as client:
+        number = client.open(head("/test.Service/Call"), data=request() + bytes(1000), end=False)
+        await begun.wait()
+        for _ in range(3 * (16 << 20) // (1 << 19)):
+            for _ in range(32):
+                client.h2.send_data(number, bytes(1 << 14))
+            await client.ping()
+            assert client.h2.local_flow_control_window(number) >= 1 << 19
+        (protocol,) = served.server._connections
+        assert protocol.processor.streams[number].buffer.unacked_size() == 0
+        await _lives_on(client)
+        release.set()
+        assert (await client.answer(number)).status == 0
+
+
 # --- floods -----------------------------------------------------------------------------------------------
 
 OPEN = 1  # a stream that is open while others are flooded
@@ -376,8 +469,34 @@ async def test_a_silent_connection_is_closed() -> None:
         await _serves_others(served)
 
 
+async def test_a_connection_without_calls_is_left() -> None:
+    """Its peer is told so, as when the server ends."""
+    limits = Limits(idle=0.05, keepalive=0.05, keepalive_timeout=60)
+    async with serving(limits=limits) as served:
+        async with raw_client(served.address) as client:
+            await _lives_on(client)
+            await client.until_closed()
+            assert client.goaway is not None
+            assert client.goaway.error_code == ErrorCodes.NO_ERROR
+        async with channel_to(served) as channel:
+            await ask(channel, "Echo")
+            await served.server._connections.none()
+            await ask(channel, "Echo")  # over a new connection
+    assert served.cut_offs == []
+
+
+async def test_a_peer_without_calls_that_gives_no_sign_of_life() -> None:
+    """Is gone, perhaps: its connection would take the place of another's."""
+    limits = Limits(keepalive=0.05, keepalive_timeout=0.05)
+    async with serving(limits=limits) as served, raw_client(served.address) as client:
+        await _lives_on(client)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # transports of sockets have it
+        await served.server._connections.none()
+        assert served.cut_offs == [CutOff.SILENT]
+
+
 async def test_an_idle_connection_is_fine() -> None:
-    """After its preface a peer may say nothing for as long as it likes."""
+    """After its preface a peer may say nothing for long, but live."""
     async with serving(limits=Limits(handshake=0.05)) as served, raw_client(served.address) as client:
         async with raw_client(served.address, preface=False) as silent:
             await silent.until_closed()  # by then the time is over for both

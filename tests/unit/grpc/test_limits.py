@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgbuilder.runtime.grpc.http2 import FloodError, FloodGuard
-from imgbuilder.runtime.grpc.limits import FLOODS, Allowance, CutOff, Flood
+from imgbuilder.runtime.grpc.limits import FLOODS, Allowance, CutOff, Flood, Room, weight_of
 
 
 class Clock:
@@ -100,3 +100,42 @@ def test_kinds_are_counted_apart() -> None:
     with pytest.raises(FloodError) as caught:
         guard.received(PingFrame(0))
     assert caught.value.reason is CutOff.PINGS
+
+
+# --- room -------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 1000), st.integers(1, 60), st.integers(1, 5))
+def test_there_is_room_for_newcomers(total: int, greedy: int, weight: int) -> None:
+    """However many connections take all they can get: no more than there is, and whoever comes gets some."""
+    room, own = Room(total), [0] * greedy
+    taking = True
+    while taking:
+        taking = False
+        for number in range(greedy):
+            if room.take(weight, own[number]):
+                own[number] += weight
+                taking = True
+    assert sum(own) + room.left == total
+    assert room.left >= 0
+    if total >= 10 * weight * (greedy + 1):
+        assert room.take(weight, 0), "a newcomer gets none"
+        assert max(own) - min(own) <= weight
+
+
+def test_one_connection_has_at_most_four_fifths() -> None:
+    """And what was given back is there again."""
+    room, own = Room(20_000), 0
+    while room.take(1, own):
+        own += 1
+    assert own == 16_000
+    for _ in range(own):
+        room.give_back(1)
+    assert room.left == 20_000
+
+
+def test_large_headers_weigh() -> None:
+    """As they are kept."""
+    assert weight_of([(":path", "/a/b")] * 10) == 1
+    assert weight_of([("x", "y" * 5000)]) == 2
+    assert weight_of([("x", "y" * 4000)] * 15) == 15
