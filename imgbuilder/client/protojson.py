@@ -126,6 +126,8 @@ def _read_one(kind: str, field: _Field, value: Any, path: str) -> Any:
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind == "string" and isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidInputError(path, "has half of a character that JSON writes in two halves")
         return value
     if kind == "bytes" and isinstance(value, str):
         return _bytes(value, path)

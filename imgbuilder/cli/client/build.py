@@ -216,7 +216,7 @@ class _Build:
                 typer.echo(f"{MARK} {'it exists already' if existed else f'built in {took(seconds)}'}")
                 self._warn_of_branch(existed=existed)
             if not failed:
-                typer.echo(response.ref)
+                typer.echo(plain_text(response.ref))
         elif not isinstance(self._form, Json):
             text = self._form.render(build_document(response))
             if text:

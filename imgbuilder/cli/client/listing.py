@@ -135,16 +135,16 @@ def _print(builds: list[BuildInfo], form: Text | Form, *, full: bool) -> None:
 
 def _rows(builds: list[BuildInfo], *, full: bool) -> list[list[str]]:
     from imgbuilder.client.documents import status_name
+    from imgbuilder.client.loglines import plain_text
     from imgbuilder.client.words import duration, short_ref
 
     now = time()
     return [
         [
-            info.build_id,
+            plain_text(info.build_id),
             duration(now - info.started_at) if info.started_at else "",
             status_name(info.status),
-            info.ref if full else short_ref(info.ref),
-            info.base_ref if full else short_ref(info.base_ref),
+            *(plain_text(ref if full else short_ref(ref)) for ref in (info.ref, info.base_ref)),
         ]
         for info in sorted(builds, key=lambda info: (info.started_at, info.build_id))
     ]

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -51,6 +52,11 @@ def run_client(
     """
     import anyio
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a build's output may have what the terminal's encoding has not
     try:
         limit = seconds_of("--timeout", timeout) if timeout else None
         return anyio.run(_work, options, work, limit) or SUCCESS

@@ -17,7 +17,7 @@ from tests.contract.service.conftest import Served, unobserved
 from tests.unit.test_layout import imported_by
 from tests.world.certificates import Authority
 from tests.world.process import service_process
-from tests.world.scripts import LINES, waiting
+from tests.world.scripts import LINES, succeeding, waiting
 from tests.world.world import World
 
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -115,6 +115,15 @@ async def test_a_terminal_that_can_do_nothing(world: World, host: str) -> None:
         assert await terminal.end() == 0
     assert "\x1b" not in terminal.shown
     assert LINES[-1] in terminal.text
+
+
+async def test_a_terminal_that_knows_few_characters(world: World, host: str) -> None:
+    """What it can't show is replaced."""
+    world.script = succeeding(["grün 漢字"])
+    environment = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = await run_program("build", "--ref", world.seed_base_image(), environment=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "grün ??" in done.stdout.decode("latin-1")
 
 
 async def test_a_reader_that_leaves(world: World, served: Served, host: str) -> None:

@@ -61,6 +61,7 @@ def test_fields_are_spelled_as_anybody_does() -> None:
         (BuildSource, [], "source: must be a JSON object, not a list"),
         (BuildSource, {"reff": {}}, "reff: there is no such field; those there are: ref, file"),
         (BuildSource, {"ref": "ubuntu"}, "ref: must be a JSON object, not a text"),
+        (BuildSource, {"ref": {"ref": "\ud800"}}, "ref.ref: has half of a character"),
         (BuildSource, {"ref": {"ref": 7}}, "ref.ref: must be a text, not a number"),
         (BuildSource, {"ref": {}, "file": {}}, "file: can't be given beside ref: only one of them is used"),
         (BuildRequest, {"forceRebuild": "yes"}, "forceRebuild: must be true or false, not a text"),
