@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-THRESHOLDS: Final = (10_000, 20, 20)
+THRESHOLDS: Final = (5_000, 10, 10)
 """New containers until the youngest are looked at, and how often that happens until older ones are."""
 
 
