@@ -66,7 +66,10 @@ class Connection:
             with anyio.fail_after(CONNECT_LIMIT):
                 protocol = await self._opened.__connect__()
             self._transport = protocol.connection._transport  # noqa: SLF001  # see `_close`
-        except OSError as error:  # TLS errors and timeouts are among them
+        except (
+            OSError,
+            UnicodeError,
+        ) as error:  # TLS errors and timeouts are among them; names that can be none
             await self._close()
             raise UnreachableError(str(self.endpoint), of_connecting(error, self.endpoint)) from error
         except BaseException:

@@ -46,7 +46,7 @@ def of_connecting(error: BaseException, endpoint: Endpoint) -> str:
     """Why a connection could not be made that ended with *error*."""
     if isinstance(error, ssl.SSLError):
         return _of_tls(error, endpoint)
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror | UnicodeError):
         return "there is no such host: see --host, or the variable IMGBUILDER_HOST"
     if isinstance(error, TimeoutError):
         return "no answer: is the host right, and is a firewall in between?"

@@ -163,8 +163,8 @@ class _Build:
         began = anyio.current_time()
         try:
             response = await self._follow(client)
-        except CallError as error:
-            return say_why(self._context, f"{error}{advice(error)}", status_of(error))
+        except ClientError as error:
+            return say_why(self._context, f"{error}{advice(error)}{self._and_the_build()}", status_of(error))
         if response is None:
             return say_why(
                 self._context, f"it still runs after {self._limit:g} s; {self.farewell()}", NOT_ASKED
@@ -177,6 +177,9 @@ class _Build:
             return "interrupted before a build was told of; if one was started, it goes on"
         words = ["imgbuilder", "logs", self._last.info.build_id, *self._again]
         return f"the build goes on. To watch it again: {shlex.join(words)} (or build the same again)"
+
+    def _and_the_build(self) -> str:
+        return f"; {self.farewell()}" if self._last is not None and self._last.info is not None else ""
 
     async def _follow(self, client: ImageBuilderClient) -> BuildResponse | None:
         """How the build ended; None if it was watched for long enough."""
