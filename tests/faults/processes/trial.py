@@ -167,6 +167,7 @@ class Trial:
         """
         with anyio.move_on_after(PATIENCE):
             while not condition():
+                assert not self.broken, self.broken
                 refused = [client for client in self.clients if client.refusal]
                 assert not refused, f"{refused[0].name}: {refused[0].refusal!r}"
                 dead = [
@@ -299,8 +300,9 @@ async def trial(seed: int, folder: Path, *, services: int = 1) -> AsyncIterator[
         tried = Trial(seed, folder, world, group)
         try:
             await stack.enter_async_context(world)
-            for _ in range(services):
-                await tried.add_service()
+            async with anyio.create_task_group() as starting:
+                for _ in range(services):
+                    starting.start_soon(tried.add_service)
             yield tried
             await _end(tried)
         except BaseException as error:
