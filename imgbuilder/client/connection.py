@@ -111,8 +111,11 @@ class Connection:
         """
         async with self._stream(call, Cardinality.UNARY_STREAM, None) as stream:
             async with self._errors(call[0], CONNECT_LIMIT):
-                with anyio.fail_after(CONNECT_LIMIT):
-                    await stream.send_message(request, end=True)
+                try:
+                    with anyio.fail_after(CONNECT_LIMIT):
+                        await stream.send_message(request, end=True)
+                except TimeoutError as error:  # it is no answer that is late, but the connection
+                    raise ConnectionResetError(f"no connection within {CONNECT_LIMIT:g} s") from error
             replies = Replies[Any](self, call[0], stream)
             try:
                 yield replies

@@ -19,6 +19,9 @@ LIMIT: Final = 3.0
 _HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 """The beginning of HTTP/2: its preface, and settings that change nothing."""
 
+_SETTINGS: Final = b"\x04"
+"""The kind of frame that a server of HTTP/2 begins with."""
+
 EXPECTS_TLS: Final = "it expects TLS: give --tls-ca with the certificate of its authority (or --tls)"
 NO_TLS: Final = "it does not speak TLS: leave out the --tls options"
 HTTP_1: Final = "it answers HTTP/1, not gRPC: is the port right?"
@@ -31,6 +34,7 @@ MAY_REFUSE_CERTIFICATE: Final = (
     "it hung up after the TLS handshake: it may not accept the certificate of --tls-cert"
 )
 HUNG_UP: Final = "it hung up at once: is that a gRPC server?"
+BROKE: Final = "the connection broke before there was an answer: try again"
 
 _PLAIN_ANSWERS: Final = {
     "WRONG_VERSION_NUMBER",
@@ -78,6 +82,8 @@ def _greet(endpoint: Endpoint) -> str:
             answer = b""
     if answer.startswith(b"HTTP/1"):
         return HTTP_1
+    if answer[3:4] == _SETTINGS:
+        return BROKE
     if answer.startswith(b"\x15\x03") or _speaks_tls(endpoint):
         return EXPECTS_TLS
     return HUNG_UP
@@ -91,8 +97,8 @@ def _greet_with_tls(endpoint: Endpoint, context: ssl.SSLContext) -> str:
         # In TLS 1.3 a server looks at our certificate after the handshake. Some say what they think, some just go.
         try:
             secured.sendall(_HELLO)
-            while secured.recv(64):
-                pass
+            if secured.recv(64):
+                return BROKE  # it has taken us in
         except TimeoutError:
             return HUNG_UP
         except ssl.SSLError:

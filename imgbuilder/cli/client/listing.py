@@ -14,6 +14,7 @@ import typer
 from imgbuilder.cli.client.options import ConnectionOptions, Output, Timeout, expanded
 from imgbuilder.cli.client.running import NOT_ASKED, SUCCESS, run_client, say_why, seconds_of
 from imgbuilder.cli.client.showing import MARK, is_lively
+from imgbuilder.client.errors import ClientError
 from imgbuilder.client.formats import Form, Text, parse_form
 from imgbuilder.core.errors import ImgbuilderError
 
@@ -54,10 +55,18 @@ def list_builds(
     async def forever(client: ImageBuilderClient) -> None:
         import anyio
 
+        from imgbuilder.client.building import Patience
+
+        patience = Patience()
         with _shown(form, full=full) as show:
             while True:
-                show(await client.list_builds())
-                await anyio.sleep(pause)
+                try:
+                    show(await client.list_builds())
+                    patience.renew()
+                except ClientError as error:
+                    await patience.wait(error)
+                else:
+                    await anyio.sleep(pause)
 
     if not watch:
         return run_client(context, connection, once, timeout=timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -17,17 +17,20 @@ from tests.world.serving import GrpcServer
 
 
 class Lists(ImageBuilderBase):
-    """An image builder that only lists builds: each time what comes next, and in the end UNAVAILABLE."""
+    """An image builder that only lists builds: each time what comes next, UNAVAILABLE for None, INTERNAL in the end."""
 
-    def __init__(self, *lists: Sequence[BuildInfo]) -> None:
+    def __init__(self, *lists: list[BuildInfo] | None) -> None:
         self._lists = iter(lists)
 
     async def list_builds(self, message: ListBuildsRequest) -> ListBuildsResponse:
         """What comes next."""
-        builds = next(self._lists, None)
+        try:
+            builds = next(self._lists)
+        except StopIteration:
+            raise GRPCError(Status.INTERNAL, "the end\nof the world") from None
         if builds is None:
-            raise GRPCError(Status.UNAVAILABLE, "the end\nof the world")
-        return ListBuildsResponse(builds=list(builds))
+            raise GRPCError(Status.UNAVAILABLE, "try again")
+        return ListBuildsResponse(builds=builds)
 
 
 @asynccontextmanager

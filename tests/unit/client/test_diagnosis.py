@@ -6,9 +6,12 @@ import errno
 import socket
 import ssl
 
+import anyio
+import anyio.to_thread
 import pytest
 
 from imgbuilder.client.diagnosis import (
+    BROKE,
     HUNG_UP,
     NO_TLS,
     REFUSED_CERTIFICATE,
@@ -17,6 +20,7 @@ from imgbuilder.client.diagnosis import (
     of_silence,
 )
 from imgbuilder.client.endpoints import Endpoint, client_tls, parse_host
+from tests.contract.cli.others import Lists, grpc
 
 PLAIN = Endpoint(address=parse_host("builder.test:1"))
 
@@ -53,6 +57,13 @@ def tls_error(reason: str) -> ssl.SSLError:
 def test_errors_of_connecting(error: OSError, words: str) -> None:
     """Each has its own words."""
     assert of_connecting(error, PLAIN).startswith(words)
+
+
+async def test_a_server_that_serves_by_now() -> None:
+    """Nothing is wrong with it: the connection just broke."""
+    async with grpc(Lists()) as address:
+        endpoint = Endpoint(address=parse_host(address))
+        assert await anyio.to_thread.run_sync(of_silence, endpoint) == BROKE
 
 
 def test_somebody_who_has_left_meanwhile() -> None:
