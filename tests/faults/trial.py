@@ -97,6 +97,14 @@ class Trial:
         self.world.manager.advance(build_id, WorkspacePhase.STOPPED)
         assert statuses(await call.rest())[-1] == "done_success"
 
+    async def logged(self, message: str, **context: str) -> None:
+        """Wait until the service has logged something."""
+        while not any(  # noqa: ASYNC110  # it is another process that says so
+            record["message"] == message and context.items() <= record.items()
+            for record in self.service.records
+        ):
+            await anyio.sleep(0.02)
+
     def most_memory(self) -> int:
         """The most memory that the process has taken since it was asked last, in bytes."""
         pid = self.service.process.pid

@@ -28,6 +28,6 @@ async def hostile(
     """A service that speaks plain HTTP to registries, is not as patient with them as usual, and keeps less of logs."""
     folder: Path = tmp_path_factory.mktemp("service")
     async with in_own_task(World()) as world:
-        registries = {"insecure": [world.registry.host, registry.host], "timeout": "1s"}
+        registries = {"insecure": [world.registry.host, registry.host], "timeout": "2s"}
         async with in_own_task(trial(folder, world, registries=registries, logs={"maxSize": KEPT})) as found:
             yield found

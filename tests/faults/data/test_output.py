@@ -152,6 +152,7 @@ async def test_a_task_list_without_end(hostile: Trial) -> None:
                     world.manager.advance(build_id, WorkspacePhase.STOPPED)
                     assert statuses(await call.rest())[-1] == "done_success"
                     assert await hostile.client.log(build_id=build_id) == CONNECTING + FAILED
+                    await hostile.logged("the log of a build can't be had", build_id=build_id)
         finally:
             world.manager.place = place
         group.cancel_scope.cancel()

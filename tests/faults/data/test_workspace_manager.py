@@ -45,8 +45,7 @@ async def test_a_list_that_is_too_long(hostile: Trial) -> None:
     try:
         with anyio.fail_after(PATIENCE):
             manager.advance(other.id, WorkspacePhase.RUNNING, message="x" * LONGEST_REPLY)
-            while not refusals_of(hostile):  # noqa: ASYNC110  # it is another process that says so
-                await anyio.sleep(0.05)
+            await hostile.logged("workspaces not listed")
             async with hostile.bounded("a list of 32 MiB"):
                 await hostile.another_build()
     finally:

@@ -123,6 +123,9 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parser.parse_args(arguments)
     rows = []
     every: list[Mutation | simulated.Mutation] = [*simulated.MUTATIONS, *MUTATIONS]
+    unknown = set(chosen.names) - {mutation.name for mutation in every}
+    if unknown:
+        parser.error(f"there is no mutation {', '.join(sorted(unknown))}")
     for mutation in every:
         if chosen.names and mutation.name not in chosen.names:
             continue
