@@ -98,7 +98,7 @@ def by_simulation(mutation: simulated.Mutation) -> Row:
     caught, promise = "", PROMISES.get(mutation.breaks[0], 2)
     with pytest.MonkeyPatch.context() as patch:
         mutation.switch_off(patch)
-        for seed in range(MOST_SEEDS):
+        for seed in (mutation.likely, *range(MOST_SEEDS)):
             broken = {fault.split(": ")[1] for fault in run(seed).broken}
             if found := sorted(broken & set(mutation.breaks)):
                 caught = f"simulation, seed {seed}: {found[0]}"

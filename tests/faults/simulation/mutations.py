@@ -42,10 +42,12 @@ class Mutation:
     """A mechanism that is switched off.
 
     :ivar breaks: promises of which one must be seen broken.
+    :ivar likely: a seed that shows it. It may be another one day: then all are tried.
     """
 
     switch_off: SwitchOff
     breaks: tuple[str, ...]
+    likely: int
 
     @property
     def name(self) -> str:
@@ -61,11 +63,11 @@ class Mutation:
 MUTATIONS: Final[list[Mutation]] = []
 
 
-def breaks(*promises: str) -> Callable[[SwitchOff], SwitchOff]:
+def breaks(*promises: str, likely: int = 0) -> Callable[[SwitchOff], SwitchOff]:
     """Note what switching something off breaks."""
 
     def note(switch_off: SwitchOff) -> SwitchOff:
-        MUTATIONS.append(Mutation(switch_off=switch_off, breaks=promises))
+        MUTATIONS.append(Mutation(switch_off=switch_off, breaks=promises, likely=likely))
         return switch_off
 
     return note
@@ -131,7 +133,7 @@ def no_reconnecting(patch: Patch) -> None:
     patch.setattr(Watcher, "run", run_once)
 
 
-@breaks("no failure of a build that runs", "no success before the end")
+@breaks("no failure of a build that runs", "no success before the end", likely=408)
 def no_patience_with_young_builds(patch: Patch) -> None:
     """A workspace must be in every list as soon as it was started."""
     patch.setattr(tracker, "GRACE", 0.0)
@@ -160,7 +162,7 @@ def no_look_at_what_runs(patch: Patch) -> None:
     patch.setattr(Launcher, "_existing", nothing)
 
 
-@breaks("one workspace per image")
+@breaks("one workspace per image", likely=270)
 def start_without_a_list(patch: Patch) -> None:
     """A workspace is started if the list of workspaces can not be had."""
     original = Launcher._existing
@@ -201,7 +203,7 @@ def no_attaching(patch: Patch) -> None:
     patch.setattr(Launcher, "attach_or_start", start_another)
 
 
-@breaks("one workspace per image")
+@breaks("one workspace per image", likely=53)
 def no_slot_border(patch: Patch) -> None:
     """Ids are derived up to the moment when they change."""
     patch.setattr(launching, "SLOT_BORDER", 0.0)
@@ -234,7 +236,7 @@ def no_patience_with_lagging_caches(patch: Patch) -> None:
     patch.setattr("imgbuilder.orchestrator.predecessors.GRACE", 0.0)
 
 
-@breaks("errors say what is wrong")
+@breaks("errors say what is wrong", likely=172)
 def launches_that_die_with_their_caller(patch: Patch) -> None:
     """A start is made in the task of the call that wants it."""
     original = Launcher.attach_or_start
@@ -269,7 +271,7 @@ def no_retries_of_the_image_check(patch: Patch) -> None:
     patch.setattr(Endings, "_look_up", look_up_once)
 
 
-@breaks("no failure of a build that made its image")
+@breaks("no failure of a build that made its image", likely=447)
 def one_image_check_that_may_be_older_than_the_end(patch: Patch) -> None:
     """A look-up that a client began before a build's end tells whether it has made its image."""
 
@@ -289,7 +291,7 @@ def no_image_check(patch: Patch) -> None:
     patch.setattr(Endings, "_look_up", believe)
 
 
-@breaks("the registry decides if it can be asked")
+@breaks("the registry decides if it can be asked", likely=136)
 def failures_told_when_the_service_ends(patch: Patch) -> None:
     """A look-up that the end of the service cuts off counts as failed."""
 
@@ -374,7 +376,7 @@ def no_splicing(patch: Patch) -> None:
     patch.setattr(Splicer, "restart", lambda _: None)
 
 
-@breaks("a log is what was printed")
+@breaks("a log is what was printed", likely=132)
 def chance_overlaps_hide_gaps(patch: Patch) -> None:
     """A single byte is enough for an overlap."""
     patch.setattr(Splicer, "__init__", functools.partialmethod(Splicer.__init__, least_overlap=1))
@@ -386,7 +388,7 @@ def no_censoring(patch: Patch) -> None:
     patch.setattr(Censor, "feed", lambda _, data: data)
 
 
-@breaks("a log is complete where the supervisor could be asked for long enough")
+@breaks("a log is complete where the supervisor could be asked for long enough", likely=1156)
 def no_listening_again(patch: Patch) -> None:
     """A listen stream that broke is not taken up again."""
 
