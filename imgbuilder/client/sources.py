@@ -145,6 +145,8 @@ def _from_file(name: str) -> BuildRequest:
             request = BuildRequest(source=read_message(BuildSource, document))
     except InvalidInputError as error:
         raise InvalidOptionError(shown, str(error)) from error
+    except RecursionError:
+        raise InvalidOptionError(shown, "is nested too deeply") from None
     if request.source is None or (request.source.ref is None and request.source.file is None):
         raise InvalidOptionError(shown, 'has no source: a source has "ref", or "file" with "source" in it')
     return request

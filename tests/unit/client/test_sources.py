@@ -139,6 +139,10 @@ def test_what_can_not_be_asked_for(wanted: Wanted, fault: str) -> None:
         ("{}", 'has no source: a source has "ref", or "file" with "source" in it'),
         ('{"forceRebuild": true}', 'has no source: a source has "ref", or "file" with "source" in it'),
         (" " * (LARGEST_FILE + 1), "is larger than 4 MiB"),
+        (
+            '{"file": {"source": ' + '{"composite": {"initializer": [' * 300 + "]}}" * 300 + "}}",
+            "is nested too deeply",
+        ),
     ],
 )
 def test_a_file_that_can_not_be_used(contents: str, fault: str, tmp_path: Path) -> None:
