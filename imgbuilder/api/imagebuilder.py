@@ -7,8 +7,9 @@ leaves. What must outlive a call runs in the service's tasks, never here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, cast
 
+import anyio.lowlevel
 import grpclib.server
 import structlog
 from grpclib.const import Cardinality, Handler
@@ -34,11 +35,18 @@ from imgbuilder.pb.builder import (
     ResolveWorkspaceImageRequest,
     ResolveWorkspaceImageResponse,
 )
+from imgbuilder.runtime.grpc.piecewise import write_repeated
 from imgbuilder.runtime.grpc.service import receive
 
 log = structlog.get_logger(__name__)
 
 SERVICE = "builder.ImageBuilder"
+
+BUILDS_FIELD: Final = 1
+"""Number of the field of `ListBuildsResponse` that holds the builds."""
+
+YIELD_EVERY: Final = 256
+"""After so many builds of a list other tasks get their turn."""
 
 
 class ImageBuilder:
@@ -145,8 +153,13 @@ class ImageBuilder:
     ) -> None:
         """List the builds that run."""
         await receive(stream)
-        builds = [build_info(build) for build in self._tracker.running()]
-        await stream.send_message(ListBuildsResponse(builds=builds))
+        pieces = []
+        for number, build in enumerate(self._tracker.running(), 1):
+            pieces.append(write_repeated(BUILDS_FIELD, build_info(build)))
+            if number % YIELD_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
+        # encoded already, as the codec allows
+        await stream.send_message(cast("ListBuildsResponse", b"".join(pieces)))
 
 
 def _raise_if_not_started(build: Build) -> None:

@@ -8,7 +8,7 @@ for it, who answers with further observations.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -195,17 +195,15 @@ class Tracker:
             tracked.confirmed_at = now
         return tracked.build
 
-    def listed(self, seen: Iterable[WorkspaceSeen], *, asked_at: float) -> bool:
-        """Take in a full listing of the workspaces that was asked for at the loop's time *asked_at*.
+    def missing(self, present: Collection[str], *, asked_at: float) -> bool:
+        """Take in that a full listing of the workspaces, asked for at the loop's time *asked_at*, has only *present*.
 
-        A build whose workspace is not in it has ended, unless it may have been too young to be listed.
+        A build whose workspace is not in it has ended, unless it may have been too young to be listed. To be called
+        when `see` was with all that are in it; what was observed meanwhile counts as well.
 
+        :param present: the ids of the builds that were listed.
         :returns: whether a build was missing that is too young to be given up: list again after `GRACE`.
         """
-        present = set()
-        for status in seen:
-            present.add(status.build_id)
-            self.see(status)
         unsure = False
         for build_id, tracked in list(self._builds.items()):
             if build_id in present or tracked.build.state not in (BuildState.STARTING, BuildState.RUNNING):

@@ -9,7 +9,7 @@ manager drops a subscriber that lags.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 import anyio
@@ -34,7 +34,7 @@ SECOND_LISTING: Final = 1.0
 """Seconds until the second listing: nothing says when a subscription is in effect on the other side."""
 
 YIELD_EVERY: Final = 64
-"""After so many changes in a row other tasks get their turn."""
+"""After so many changes in a row, or workspaces of a list, other tasks get their turn."""
 
 
 class Watcher:
@@ -121,4 +121,17 @@ class Watcher:
                 await anyio.sleep(RECONNECT.delay(attempt, self._jitter()))
                 attempt += 1
             else:
-                return self._tracker.listed(seen, asked_at=asked_at)
+                return await self._take_in(seen, asked_at=asked_at)
+
+    async def _take_in(self, listed: Iterable[WorkspaceSeen], *, asked_at: float) -> bool:
+        """Merge a full listing, a part at a time: what changes in between is told apart by version, as ever.
+
+        :returns: whether to list again soon, see `Tracker.missing`.
+        """
+        present = set()
+        for number, seen in enumerate(listed, 1):
+            present.add(seen.build_id)
+            self._tracker.see(seen)
+            if number % YIELD_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
+        return self._tracker.missing(present, asked_at=asked_at)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, MutableMapping
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from typing import Any, Final
 
 from imgbuilder.core.secrets import Secret
@@ -71,6 +72,7 @@ def redacted_text(text: str) -> str:
     return text
 
 
+@lru_cache(1024)  # the names are nearly always the same few
 def is_sensitive(name: str) -> bool:
     """Whether the value of something of this name is a credential: ``ownerToken``, ``auth``, ``x-api-key``."""
     words = [word.lower() for word in _WORD.findall(name)]

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+import anyio.lowlevel
 from grpclib.client import Channel
 from grpclib.const import Status
 
@@ -23,7 +24,6 @@ from imgbuilder.pb.wsman import (
     DescribeWorkspaceRequest,
     DescribeWorkspaceResponse,
     GetWorkspacesRequest,
-    GetWorkspacesResponse,
     MetadataFilter,
     StartWorkspaceRequest,
     StartWorkspaceResponse,
@@ -32,8 +32,11 @@ from imgbuilder.pb.wsman import (
     StopWorkspaceResponse,
     SubscribeRequest,
     SubscribeResponse,
+    WorkspaceStatus,
 )
 from imgbuilder.runtime.grpc.channel import open_channel
+from imgbuilder.runtime.grpc.piecewise import read_repeated
+from imgbuilder.runtime.grpc.wire import DecodeError
 from imgbuilder.telemetry.tracing import NO_TRACER, Span, Tracer
 from imgbuilder.wsman.calls import Replies, ask, listen
 from imgbuilder.wsman.errors import WorkspaceManagerError, WorkspaceManagerUnavailableError
@@ -52,6 +55,12 @@ KEEPALIVE: Final = 10.0
 
 SERVER_NAME: Final = "ws-manager"
 """What the certificate of a workspace manager says, whatever its address is."""
+
+YIELD_EVERY: Final = 64
+"""After so many workspaces of a list other tasks get their turn."""
+
+STATUS_FIELD: Final = 1
+"""Number of the field of `GetWorkspacesResponse` that holds the statuses."""
 
 SERVICE: Final = "/wsman.WorkspaceManager"
 HEALTH_CHECK: Final = "/grpc.health.v1.Health/Check"
@@ -148,8 +157,8 @@ class WorkspaceManagerClient:
         """
         annotations = {**MANAGED_BY, "ref": ref} if ref else {**MANAGED_BY}
         request = GetWorkspacesRequest(must_match=MetadataFilter(annotations=annotations))
-        reply = await self._call("GetWorkspaces", request, GetWorkspacesResponse)
-        return [workspace for status in reply.status if (workspace := seen(status))]
+        reply = await self._call("GetWorkspaces", request, bytes)
+        return await _read_workspaces(reply)
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[AsyncIterator[WorkspaceSeen]]:
@@ -229,6 +238,23 @@ class WorkspaceManagerClient:
         if isinstance(request, StartWorkspaceRequest):
             about["imgbuilder.build_id"] = request.id
         return self._tracer.calling(name, about)
+
+
+async def _read_workspaces(reply: bytes) -> list[WorkspaceSeen]:
+    """The image builds in a `GetWorkspacesResponse`, which may be as large as ten thousand of them are."""
+    workspaces = []
+    try:
+        for number, status in enumerate(read_repeated(reply, STATUS_FIELD, WorkspaceStatus), 1):
+            workspace = seen(status)
+            if workspace is not None:
+                workspaces.append(workspace)
+            if number % YIELD_EVERY == 0:
+                await anyio.lowlevel.checkpoint()
+    except DecodeError as error:
+        raise WorkspaceManagerError(
+            Status.INTERNAL.name, f"can't decode GetWorkspacesResponse: {error}"
+        ) from error
+    return workspaces
 
 
 class Subscription:

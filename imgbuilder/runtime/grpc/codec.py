@@ -235,10 +235,12 @@ class ProtoCodec(CodecBase):
         return self._codec.encode_parts(message)
 
     def decode(self, data: bytes, message_type: Any) -> Any:
-        """The *message_type* that *data* are.
+        """The *message_type* that *data* are; for `bytes` themselves, which the caller reads piece by piece.
 
         :raises GRPCError: INTERNAL, if they are not.
         """
+        if message_type is bytes:
+            return data
         try:
             return self._codec.decode(message_type, data)
         except DecodeError as error:

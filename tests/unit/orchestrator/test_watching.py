@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from imgbuilder.core.builds import ENDED_WHILE_AWAY, NO_IMAGE, BuildState
 from imgbuilder.core.errors import BuildNotFoundError
 from imgbuilder.orchestrator.tracker import TrackerSettings
+from imgbuilder.orchestrator.watcher import YIELD_EVERY
 from imgbuilder.registry.errors import RegistryUnreachableError
 from imgbuilder.runtime.tasks import Tasks
 from tests.unit.orchestrator.conftest import Orchestrator, assemble
@@ -156,12 +159,12 @@ async def test_a_listing_that_was_asked_for_before_a_start_ends_nothing(orchestr
     tracker = orchestrator.tracker
     asked_at = anyio.current_time()
     build = await orchestrator.launcher.attach_or_start(plan())
-    assert tracker.listed([], asked_at=asked_at)
+    assert tracker.missing((), asked_at=asked_at)
     await anyio.sleep(1)
-    assert tracker.listed([], asked_at=anyio.current_time())
+    assert tracker.missing((), asked_at=anyio.current_time())
     assert tracker.active(REF) is not None
     await anyio.sleep(15)
-    assert not tracker.listed([], asked_at=anyio.current_time())
+    assert not tracker.missing((), asked_at=anyio.current_time())
     ended = await orchestrator.final(build.build_id)
     assert ended.state is BuildState.FAILED
 
@@ -193,7 +196,8 @@ async def test_an_older_listing_does_not_override_the_stream(orchestrator: Orche
     """Versions decide."""
     tracker = orchestrator.tracker
     tracker.see(replace(seen("b", REF, version=5), message="new"))
-    tracker.listed([replace(seen("b", REF, version=4), message="old")], asked_at=anyio.current_time())
+    tracker.see(replace(seen("b", REF, version=4), message="old"))
+    tracker.missing({"b"}, asked_at=anyio.current_time())
     build = tracker.get("b")
     assert build is not None
     assert build.message == "new"
@@ -319,3 +323,28 @@ async def test_a_finished_build_stays_finished(orchestrator: Orchestrator) -> No
             await changes.receive()
             pytest.fail("something changed")
     assert tracker.get("b") is ended
+
+
+async def test_a_long_listing_gives_others_their_turn(orchestrator: Orchestrator) -> None:
+    """Ten thousand workspaces take a second to take in; what is told meanwhile is newer, and counts."""
+    workspaces = [seen(f"b{number}", f"r.test/w:{number}", version=1) for number in range(10 * YIELD_EVERY)]
+    turns: list[int] = []
+
+    async def tell_and_count() -> None:
+        while True:
+            turns.append(len(orchestrator.tracker.running()))
+            if len(turns) == 2:
+                orchestrator.tracker.see(replace(workspaces[-1], version=2, message="new"))
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(tell_and_count)
+        await anyio.lowlevel.checkpoint()
+        await orchestrator.watcher._take_in(workspaces, asked_at=anyio.current_time())
+        group.cancel_scope.cancel()
+    assert len(turns) >= 10
+    assert max(later - earlier for earlier, later in pairwise(turns)) <= YIELD_EVERY + 1
+    build = orchestrator.tracker.get(workspaces[-1].build_id)
+    assert build is not None
+    assert (build.status_version, build.message) == (2, "new")
+    assert len(orchestrator.tracker.running()) == len(workspaces)
