@@ -288,5 +288,5 @@ def _text(settings: StandaloneSettings, standalone: Standalone, image_builder: s
         f"  data               {settings.data_dir.absolute()}",
     ]
     if image_builder:
-        lines += ["", f"  try: grpcurl -plaintext {image_builder} builder.ImageBuilder/ListBuilds"]
+        lines += ["", f"  try: imgbuilder build --host {image_builder} --git URL"]
     return "\n".join([*lines, "", "Stop it with Ctrl-C."])

@@ -24,7 +24,7 @@ from imgbuilder.client.endpoints import Endpoint
 from imgbuilder.client.errors import CallError, ConnectionLostError, UnknownCallError, UnreachableError
 from imgbuilder.client.loglines import plain_text
 from imgbuilder.runtime.grpc.channel import open_channel
-from imgbuilder.wsman.calls import Interruption
+from imgbuilder.runtime.grpc.interruption import Interruption
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")

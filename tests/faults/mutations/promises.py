@@ -8,8 +8,7 @@ from typing import Any
 from grpclib.utils import Wrapper
 
 from imgbuilder.core import workspace
-from imgbuilder.runtime.grpc import channel
-from imgbuilder.wsman import calls
+from imgbuilder.runtime.grpc import channel, interruption
 from imgbuilder.wsman.client import WorkspaceManagerClient
 from tests.faults.mutations.mutation import Patch, caught_by
 
@@ -41,7 +40,7 @@ def no_signs_of_life(patch: Patch) -> None:
 @caught_by("unit/wsman/test_client.py::test_a_call_in_flight_when_the_connection_breaks", promise=1)
 def interruptions_that_leave_a_trace(patch: Patch) -> None:
     """A task whose call breaks off counts as cancelled from then on."""
-    patch.setattr(calls.Interruption, "cancel", Wrapper.cancel)
+    patch.setattr(interruption.Interruption, "cancel", Wrapper.cancel)
 
 
 @caught_by("unit/core/test_workspace.py::test_texts_of_absurd_length_are_cut", promise=1)

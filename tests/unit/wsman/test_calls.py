@@ -10,7 +10,8 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from imgbuilder.wsman.calls import Interruption, typed_errors
+from imgbuilder.runtime.grpc.interruption import Interruption
+from imgbuilder.wsman.calls import typed_errors
 from imgbuilder.wsman.errors import (
     WorkspaceExistsError,
     WorkspaceManagerError,
