@@ -8,15 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import psutil
+from typing import Any, Final
 
 from tests.bench.bare import SEND
 from tests.bench.calls import CONTENT, Client
 from tests.bench.children import SEEN, Child
 from tests.bench.loading import Load, LoadProgram, Task
 from tests.bench.rows import Measured, Row
+
+PREFERRED: Final = -5
+"""As `nice` counts."""
+
+FEW: Final = 3
 
 
 class World(Child):
@@ -175,6 +178,11 @@ class Stage:
         """A load generator at work on *task*."""
         return Load(self.generator.command, task)
 
+    @property
+    def few(self) -> int:
+        """How often a measurement is repeated that takes long."""
+        return min(self.rounds, FEW)
+
     def measured(
         self,
         row: Row,
@@ -182,13 +190,15 @@ class Stage:
         *,
         floor: Callable[[], float] | None = None,
         service: Service | None = None,
+        slow: bool = False,
     ) -> Measured:
         """*measure* and *floor* in turns, `rounds` times: what else the machine does hits both alike.
 
         :param service: that which is measured; None where *measure* starts one of its own.
+        :param slow: whether `few` times are enough.
         """
         values, floors, cpu = [], [], []
-        for _ in range(self.rounds):
+        for _ in range(self.few if slow else self.rounds):
             self._computed.clear()
             before = service.processor_time() if service else 0.0
             values.append(measure())
@@ -203,5 +213,5 @@ class Stage:
 
 def be_preferred() -> None:
     """Let this and what it starts go before others on the machine, where that is allowed."""
-    with suppress(psutil.AccessDenied, PermissionError):
-        psutil.Process().nice(-5)
+    with suppress(PermissionError):
+        os.nice(min(0, PREFERRED - os.nice(0)))

@@ -39,6 +39,7 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
                 row,
                 lambda: _recovery(stage),
                 floor=lambda: ask(world.registry, requests, connections=TO_REGISTRY),
+                slow=True,
             )
 
 

@@ -47,7 +47,7 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     floors: dict[Row, list[float]] = {row: [] for row in ROWS}
     with stage.world() as world, stage.bare() as bare:
         world.do("run_builds", count=BUILDS)
-        for _ in range(stage.rounds):
+        for _ in range(stage.few):
             with stage.service(world) as service:
                 answer, took = _first_list(stage, service)
                 values[LISTED].append(took)

@@ -55,7 +55,7 @@ class _Round:
 
 def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     """Measure *rows*."""
-    measured = [_round(stage) for _ in range(stage.rounds)]
+    measured = [_round(stage) for _ in range(stage.few)]
     values = {
         P50: ([one.p50 for one in measured], [one.floor_p50 for one in measured]),
         P99: ([one.p99 for one in measured], [one.floor_p99 for one in measured]),
