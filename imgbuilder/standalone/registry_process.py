@@ -153,6 +153,13 @@ def is_loopback(host: str) -> bool:
     return name in {"localhost", "[::1]"} or name.startswith("127.")
 
 
+def names_of(host: str) -> frozenset[str]:
+    """What people call the registry at *host*: one at ``127.0.0.1:5000`` also ``localhost:5000``, and the reverse."""
+    name, _, port = host.rpartition(":")
+    names = {LOOPBACK, "localhost"}
+    return frozenset(f"{one}:{port}" for one in names) if name in names else frozenset({host})
+
+
 async def _keep_running(
     candidates: Sequence[_Candidate],
     host: str,

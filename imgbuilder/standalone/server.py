@@ -27,7 +27,12 @@ from imgbuilder.standalone.engines.protocol import EngineSettings
 from imgbuilder.standalone.engines.selection import Selection, select_engine
 from imgbuilder.standalone.manager import Manager, ManagerSettings
 from imgbuilder.standalone.processes import end_marked
-from imgbuilder.standalone.registry_process import RegistryPlace, find_registry, running_registry
+from imgbuilder.standalone.registry_process import (
+    RegistryPlace,
+    find_registry,
+    names_of,
+    running_registry,
+)
 from imgbuilder.standalone.serving import serving_grpc, serving_supervisors
 from imgbuilder.standalone.settings import StandaloneSettings
 from imgbuilder.standalone.state import DataFolder, open_data_folder
@@ -69,7 +74,7 @@ async def running_standalone(settings: StandaloneSettings) -> AsyncIterator[Stan
         data = stack.enter_context(open_data_folder(settings.data_dir.absolute()))
         await to_thread.run_sync(end_marked, data.path)  # what a killed run left
         registry = await _registry(settings, data, stack)
-        insecure = settings.insecure | ({registry.host} if registry.insecure else set())
+        insecure = settings.insecure | (names_of(registry.host) if registry.insecure else set())
         engine_settings = EngineSettings(
             data_dir=data.path,
             allow_weak_isolation=settings.allow_weak_isolation,

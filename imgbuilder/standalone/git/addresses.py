@@ -42,7 +42,8 @@ def parse_address(text: str, *, allow_file_urls: bool) -> Address:
     if parts is None or parts.scheme not in allowed or not (parts.hostname or parts.scheme == "file"):
         kinds = "https, http and file" if allow_file_urls else "https and http"
         shown = without_credentials(text) or "the repository"
-        raise ContentError(f"cannot clone {shown}: only {kinds} addresses can be cloned")
+        how = ", unless with --allow-file-urls" if parts is not None and parts.scheme == "file" else ""
+        raise ContentError(f"cannot clone {shown}: only {kinds} addresses can be cloned{how}")
     login = None
     if parts.username is not None:
         password = Secret(unquote(parts.password or ""))

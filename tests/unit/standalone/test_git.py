@@ -432,7 +432,8 @@ async def test_a_server_that_cant_be_reached_is_named(cloning: Cloning) -> None:
 async def test_other_addresses_are_refused(cloning: Cloning, remote: str) -> None:
     """Those that run programs, use this user's keys, or read this machine."""
     said = await cloning.fails(GitInitializer(remote_uri=remote))
-    assert said.endswith("only https and http addresses can be cloned")
+    how = ", unless with --allow-file-urls" if remote.startswith("file:") else ""
+    assert said.endswith(f"only https and http addresses can be cloned{how}")
 
 
 async def test_files_of_this_machine_are_cloned_where_allowed(

@@ -13,6 +13,7 @@ from imgbuilder.standalone.registry_process import (
     answers_as_registry,
     find_registry,
     is_loopback,
+    names_of,
     running_registry,
 )
 from tests.world.registries.httpd import HttpServer, Respond, Seen
@@ -115,6 +116,14 @@ def test_loopback_is_known_by_its_names() -> None:
     """Only names that never leave this machine are spoken to over plain HTTP unasked."""
     assert all(map(is_loopback, ("localhost", "localhost:5000", "127.0.0.1:1", "127.1.2.3", "[::1]:5000")))
     assert not any(map(is_loopback, ("example.com", "localhost.example:1", "10.0.0.1:127", "12.7.0.1")))
+
+
+def test_a_registry_on_this_machine_has_two_names() -> None:
+    """Whichever a user writes, it is the same one, and spoken to in the same way."""
+    both = {"localhost:5000", "127.0.0.1:5000"}
+    assert names_of("127.0.0.1:5000") == names_of("localhost:5000") == both
+    for host in ("registry.example.com:5000", "registry.example.com", "127.1.2.3:5000", "[::1]:5000"):
+        assert names_of(host) == {host}
 
 
 async def test_nothing_at_the_address_is_an_error() -> None:
