@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 
 class LazyGroup(TyperGroup):
@@ -18,9 +18,10 @@ class LazyGroup(TyperGroup):
 
     lazy: ClassVar[Mapping[str, str]] = {}
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """All names: first those that are imported on demand."""
-        return [*self.lazy, *super().list_commands(ctx)]
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # By their names they are known at once: for help, and for "did you mean".
+        self.commands = {name: TyperCommand(name) for name in self.lazy} | dict(self.commands)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name; None if there is none."""

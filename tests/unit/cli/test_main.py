@@ -139,6 +139,11 @@ def test_unknown_keys_are_logged(service: FakeService, logged: Output, tmp_path:
         (["run", "--fast"], 2, "imgbuilder run: No such option: --fast (see imgbuilder run --help)"),
         (["fly"], 2, "imgbuilder: No such command 'fly'. (see imgbuilder --help)"),
         (
+            ["lsit"],
+            2,
+            "imgbuilder: No such command 'lsit'. Did you mean 'list'? (see imgbuilder --help)",
+        ),
+        (
             ["run", "--config"],
             2,
             "imgbuilder: Option '--config' requires an argument. (see imgbuilder --help)",
