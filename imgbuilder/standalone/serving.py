@@ -40,8 +40,8 @@ async def serving_grpc(manager: Manager, host: str, port: int) -> AsyncIterator[
         try:
             yield bound.port
         finally:
+            # Not told to leave yet: some clients, grpclib's too, would not hear the last events any more.
             with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL):
-                server.drain()
                 await server.drained()
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from typing import Any
 
+import grpclib.client
+import grpclib.protocol
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
+from h2.errors import ErrorCodes
 
 from imgbuilder.runtime.grpc.codec import CONTRACT, Codec, ProtoCodec
 
@@ -30,7 +35,8 @@ def open_channel(
 ) -> Channel:
     """A channel to a server; it connects when it is first used, and again when its connection was lost.
 
-    Must be called where an event loop runs. Of all calls in flight when the server says GOAWAY, none survives.
+    Must be called where an event loop runs. Of all calls in flight when the server says GOAWAY, none survives; those
+    that it has ended before have their answers and their status.
 
     :param tls: a context of the client's side; HTTP/2 must be among its ALPN protocols.
     :param server_name: whose certificate the server must show, instead of the host's.
@@ -53,8 +59,46 @@ def open_channel(
     return _Channel(host, port, ssl=tls, config=configuration, codec=ProtoCodec(codec))
 
 
+class _Stream(grpclib.protocol.Stream):
+    """A call's stream: one that the server has ended can be read to its end, whatever happens to the connection."""
+
+    _complete = False
+
+    async def reset(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        if not self.connection.is_closing():
+            await super().reset(error_code)
+
+    def __ended__(self) -> None:
+        self._complete = True
+        super().__ended__()
+
+    def __terminated__(self, reason: str) -> None:
+        if not self._complete:
+            super().__terminated__(reason)
+
+
+class _Connection(grpclib.protocol.Connection):
+    """A connection whose streams may be read after it was closed."""
+
+    def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> _Stream:
+        return _Stream(self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper)
+
+    def ack(self, stream_id: int, size: int) -> None:
+        if not self.is_closing():
+            super().ack(stream_id, size)
+
+
+class _Protocol(H2Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.connection.__class__ = _Connection  # which has the same state; grpclib lets nobody choose it
+
+
 class _Channel(Channel):
     """grpclib's channel, which does not wait for the farewell of a server that is dead or gone."""
+
+    def _protocol_factory(self) -> H2Protocol:
+        return _Protocol(grpclib.client.Handler(), self._config, self._h2_config)
 
     async def _create_connection(self) -> H2Protocol:
         _, protocol = await self._loop.create_connection(

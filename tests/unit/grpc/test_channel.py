@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trustme
-from grpclib.exceptions import StreamTerminatedError
+from grpclib.client import Channel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 from hyperframe.frame import Frame, PingFrame
 
+from imgbuilder.pb.builder import LogsRequest, LogsResponse
 from imgbuilder.runtime.grpc.addresses import Address
 from imgbuilder.runtime.grpc.channel import open_channel
 from imgbuilder.runtime.grpc.limits import Limits
 from tests.unit.grpc.raw import head, raw_client
-from tests.unit.grpc.serving import Stream, ask, channel_to, serving
+from tests.unit.grpc.serving import STREAMING, Stream, ask, call, channel_to, serving
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +129,40 @@ async def test_the_server_asks_for_signs_of_life_too() -> None:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # transports of sockets have it
         await served.server._connections.none()
         await served.server.drained()
+
+
+async def test_what_the_server_has_ended_can_be_read_to_its_end() -> None:
+    """Also if the end of the connection came with it: the last messages, and then the status."""
+    begun = asyncio.Event()
+
+    async def stream_until_stopped(stream: Stream) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for number in range(5):
+                await stream.send_message(LogsResponse(content=b"%d" % number))
+
+    async with (
+        serving(stream_until_stopped, STREAMING) as served,
+        channel_to(served) as channel,
+        call(channel, cardinality=STREAMING) as stream,
+    ):
+        await stream.send_message(LogsRequest(), end=True)
+        await begun.wait()
+        await served.server.stop()
+        await _closed(channel)
+        contents = [(await stream.recv_message()).content for _ in range(5)]
+        assert contents == [b"0", b"1", b"2", b"3", b"4"]
+        assert await stream.recv_message() is None
+        with pytest.raises(GRPCError) as caught:
+            await stream.recv_trailing_metadata()
+        assert caught.value.status is Status.UNAVAILABLE
+        await stream.cancel()  # as it is on its way out of a block
+
+
+async def _closed(channel: Channel) -> None:
+    """Wait until the channel has heard that its connection is closed."""
+    async with asyncio.timeout(10):
+        while channel._connected:  # noqa: ASYNC110  # grpclib tells nobody
+            await asyncio.sleep(0)
