@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 PAUSE: Final = 0.5
 """Seconds until the next try, where the system has no file or no memory for another connection."""
 
+AT_ONCE: Final = 32
+"""Connections that are accepted in a row. asyncio does not wait for one that is there, however many come."""
+
 Accepted = Callable[[socket.socket, Address], None]
 """Takes a connection that was accepted, and closes it in the end."""
 
@@ -50,7 +53,11 @@ class Accepting:
 
     async def _run(self) -> None:
         failing = False
+        in_a_row = 0
         while True:
+            if in_a_row == AT_ONCE:
+                in_a_row = 0
+                await asyncio.sleep(0)
             try:
                 connection, address = await self._loop.sock_accept(self._listener)
             except ConnectionAbortedError:
@@ -63,6 +70,7 @@ class Accepting:
                 await asyncio.sleep(PAUSE)
                 continue
             failing = False
+            in_a_row += 1
             try:
                 self._accepted(connection, Address(*address[:2]))
             except Exception:

@@ -183,18 +183,26 @@ class Server:
             peer=peer,
         )
         self._connections.add(protocol)
-        self._set_ups[protocol] = asyncio.get_running_loop().create_task(self._set_up(protocol, connection))
+        unowned = [connection]
 
-    async def _set_up(self, protocol: Protocol, connection: socket.socket) -> None:
-        try:
-            blame = await set_up(protocol, connection, tls=self._tls, patience=self._limits.handshake)
-            if blame is not None:
-                reason, fault = blame
-                self._offenders.tell(reason, host=protocol.peer.host, fault=fault)
-        finally:
+        def end(_: asyncio.Task[None]) -> None:
+            # Not at the end of the task's function: a task that is cancelled at once never gets there.
             del self._set_ups[protocol]
             if not protocol.made:
                 self._connections.remove(protocol)
+            for never_taken in unowned:
+                never_taken.close()
+
+        task = asyncio.get_running_loop().create_task(self._set_up(protocol, unowned))
+        self._set_ups[protocol] = task
+        task.add_done_callback(end)
+
+    async def _set_up(self, protocol: Protocol, unowned: list[socket.socket]) -> None:
+        """Make the connection of *protocol* with the one socket that is in *unowned*, and take it out."""
+        blame = await set_up(protocol, unowned.pop(), tls=self._tls, patience=self._limits.handshake)
+        if blame is not None:
+            reason, fault = blame
+            self._offenders.tell(reason, host=protocol.peer.host, fault=fault)
 
     def _make_room(self) -> None:
         """End the connection that has had no calls for longest, if there is one."""
