@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ LONG: Final = 32 * 1024
 
 MOST_SECONDS: Final = 3.0
 """Of processor time, for one input. What takes time in proportion to the length takes a hundredth of it."""
+
+FRAMES: Final = 950
+"""What is left of Python's 1,000 where a service reads something. Hypothesis gives tests many more."""
 
 DEEP: Final = b"[" * 1010 + b"]" * 1010
 """Nested as deeply as JSON decoders let through, deeper than Python likes to recurse."""
@@ -55,10 +59,22 @@ def fuzz(test: Test) -> Test:
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Fail if the block takes longer than an input may."""
-    began = time.thread_time()
-    yield
+    """Fail if the block takes longer than an input may. It may recurse as deeply as in a service, not in a test."""
+    usual, began = sys.getrecursionlimit(), time.thread_time()
+    sys.setrecursionlimit(_depth() + FRAMES)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
     assert time.thread_time() - began < MOST_SECONDS, "that took too long"
+
+
+def _depth() -> int:
+    """How many frames there are now."""
+    frame, depth = sys._getframe(), 0
+    while frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 @contextmanager
