@@ -85,7 +85,7 @@ def run_service(path: str, *, as_json: bool, debug: bool, within: Surroundings |
 
 
 async def _serve(config: Config, *, debug: bool, within: Surroundings | None) -> None:
-    from imgbuilder.runtime.garbage import settle
+    from imgbuilder.runtime.memory import settle
 
     async with nullcontext() if within is None else within(config):
         service = load_service()
