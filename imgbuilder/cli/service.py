@@ -41,6 +41,7 @@ from imgbuilder.orchestrator.watcher import Watcher
 from imgbuilder.registry.dockerconfig import DockerConfigError
 from imgbuilder.registry.images import RegistryImages
 from imgbuilder.registry.settings import RegistrySettings
+from imgbuilder.runtime.descriptors import allow_many_descriptors
 from imgbuilder.runtime.grpc.addresses import Address
 from imgbuilder.runtime.grpc.interceptors import Service
 from imgbuilder.runtime.grpc.limits import Limits
@@ -76,6 +77,7 @@ async def serve(config: Config, *, debug: bool = False) -> None:
     :param debug: whether build workspaces are asked to log in detail as well.
     :raises ImgbuilderError: if it can't start.
     """
+    allow_many_descriptors()
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with running(config, debug=debug):
             async for number in signals:
