@@ -25,6 +25,7 @@ CONNECTION: Final = "Connection"
 SOURCE: Final = "What to build"
 CREDENTIALS: Final = "Credentials"
 KUBE_SERVICE: Final = "image-builder-mk3"
+KUBE_PORT: Final = 8080
 
 DEFAULT_HOST: Final = "127.0.0.1:8080"
 
@@ -95,8 +96,7 @@ class ConnectionOptions:
     ] = KUBE_SERVICE
     kube_port: Annotated[
         int, _option(panel=CONNECTION, min=1, max=65535, metavar="PORT", help="Its port.")
-    ] = 8080
-
+    ] = KUBE_PORT
     kubeconfig: Annotated[
         Path | None,
         _option(
@@ -118,15 +118,24 @@ class ConnectionOptions:
         return bool(self.tls or self.tls_ca or self.tls_cert or self.tls_key or self.tls_server_name)
 
     def words(self) -> list[str]:
-        """What is to be repeated on another command line that is to reach the same; not what variables say."""
+        """What is to be repeated on another command line that is to reach the same."""
+        tls = {
+            "--tls-ca": self.tls_ca,
+            "--tls-cert": self.tls_cert,
+            "--tls-key": self.tls_key,
+            "--tls-server-name": self.tls_server_name,
+        }
+        where = {"--host": "" if self.host == DEFAULT_HOST else self.host}
         if self.in_cluster:
-            given = {"--kube-context": self.kube_context, "--namespace": self.namespace}
-            if self.kube_service != KUBE_SERVICE:
-                given["--kube-service"] = self.kube_service
-            if self.kubeconfig is not None:
-                given["--kubeconfig"] = str(self.kubeconfig)
-            return [word for name, value in given.items() if value for word in (name, value)]
-        return [] if self.host == DEFAULT_HOST else ["--host", self.host]
+            where = {
+                "--kube-context": self.kube_context,
+                "--namespace": self.namespace,
+                "--kube-service": "" if self.kube_service == KUBE_SERVICE else self.kube_service,
+                "--kube-port": "" if self.kube_port == KUBE_PORT else str(self.kube_port),
+                "--kubeconfig": str(self.kubeconfig or ""),
+            }
+        words = [word for name, value in (where | tls).items() if value for word in (name, value)]
+        return [*words, "--tls"] if self.tls else words
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
