@@ -110,7 +110,6 @@ def standalone(
 
     Ports may be 0 for any that is free.
     """
-    from imgbuilder.config.values import parse_size
     from imgbuilder.core.manifests import InvalidPlatformError, parse_platform
 
     import_without_rich("structlog", "httpx")
@@ -138,17 +137,32 @@ def standalone(
             concurrency=concurrency or default_concurrency(),
             pull_secret_file=pull_secret_file,
             network=network,
-            memory=parse_size(memory) if memory else None,
+            memory=_size("--memory", memory) if memory else None,
             cpus=cpus,
-            cache_limit=parse_size(cache_size),
+            cache_limit=_size("--cache-size", cache_size),
             allow_file_urls=allow_file_urls,
             platform=parse_platform(platform) if platform else default_platform(),
         )
-    except (ValueError, InvalidPlatformError) as error:
+    except InvalidPlatformError as error:
+        raise UsageError(f"--platform: {error}", context) from error
+    except ValueError as error:
         raise UsageError(str(error), context) from error
     as_json = not sys.stderr.isatty() if flags.json_log is None else flags.json_log
     port = None if no_image_builder else image_builder_port
     return run_standalone(settings, image_builder_port=port, as_json=as_json, debug=bool(flags.verbose))
+
+
+def _size(option: str, text: str) -> int:
+    """The size *text*, in bytes.
+
+    :raises ValueError: naming *option*, if it is none.
+    """
+    from imgbuilder.config.values import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from error
 
 
 def run_standalone(

@@ -1,4 +1,4 @@
-"""Who owns the tasks that outlive a call: the one place where tasks are started.
+"""Who owns the tasks that outlive a call: beside the gRPC transport, the one place where tasks are started.
 
 A task of the service must neither be lost nor take the others with it. `Tasks` is a task group whose
 children are isolated from one another: one that fails unexpectedly is logged, with its traceback, and the
