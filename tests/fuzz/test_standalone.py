@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from contextlib import suppress
 from typing import Final
 
@@ -19,7 +20,7 @@ from imgbuilder.standalone.git.errors import ContentError
 from imgbuilder.standalone.processes import Exit
 from imgbuilder.standalone.words import UnknownSubstitutionError, expand
 from imgbuilder.telemetry.redaction import redacted_text
-from tests.fuzz.inputs import LONG, bounded, documents, fuzz, texts
+from tests.fuzz.inputs import DEEP, LONG, bounded, documents, fuzz, texts
 
 DOCKERFILE: Final = """\
 # syntax=docker/dockerfile:1
@@ -120,6 +121,7 @@ def test_credentials_in_the_environment(text: bytes) -> None:
         _additional(text.decode(errors="replace"))
 
 
+STATUS: Final = {"vertex": "sha256:a", "id": "layer", "total": 1000, "completed": "2026-11-24T10:00:01Z"}
 EVENT: Final = {
     "vertexes": [
         {
@@ -129,7 +131,7 @@ EVENT: Final = {
             "completed": "2026-11-24T10:00:01.5Z",
         }
     ],
-    "statuses": [{"vertex": "sha256:a", "id": "layer", "total": 1000, "completed": "2026-11-24T10:00:01Z"}],
+    "statuses": [STATUS],
     "logs": [{"vertex": "sha256:a", "data": base64.b64encode(b"hello\n").decode()}],
     "warnings": [{"short": base64.b64encode(b"old").decode()}],
 }
@@ -137,6 +139,8 @@ EVENT: Final = {
 
 @fuzz
 @given(st.lists(documents(EVENT), max_size=3))
+@example([b'{"vertexes":[{"digest":"a","started":1,"name":%b}]}' % DEEP])
+@example([json.dumps({**EVENT, "statuses": [{**STATUS, "total": "9" * 400}]}).encode()])
 def test_progress_of_buildkit(lines: list[bytes]) -> None:
     """Text to be read, whatever the lines are."""
     progress = ProgressText()

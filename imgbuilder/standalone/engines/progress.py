@@ -51,7 +51,7 @@ class ProgressText:
             return
         try:
             yield from self._event(event)
-        except (LookupError, TypeError, ValueError, AttributeError):
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
             return  # another version's, which says something else there
 
     def _event(self, event: Mapping[str, Any]) -> Iterator[bytes]:
