@@ -16,6 +16,8 @@ from typing import IO, Any, Final, Self
 
 import psutil
 
+from tests.bench.rows import Effort
+
 PATIENCE: Final = 120.0
 """Seconds that anything here may take at most."""
 
@@ -94,13 +96,15 @@ class Child:
         """Bytes that it has of the machine's memory now."""
         return int(self.usage.memory_info().rss)
 
-    def processor_time(self) -> float:
-        """Seconds that it has computed so far."""
+    def effort(self) -> Effort:
+        """What it has had of the machine so far."""
+        pid = self.usage.pid
         if psutil.LINUX:
-            cpu_clock = ~self.usage.pid << 3 | 2  # what clock_getcpuclockid(3) gives; psutil tells hundredths
-            return time.clock_gettime(cpu_clock)
+            cpu_clock = ~pid << 3 | 2  # what clock_getcpuclockid(3) gives; psutil tells hundredths
+            waited = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+            return Effort(time.clock_gettime(cpu_clock), waited)
         times = self.usage.cpu_times()
-        return float(times.user + times.system)
+        return Effort(times.user + times.system)
 
     def end(self) -> None:
         """End it, and wait until it is no more."""

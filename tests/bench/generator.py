@@ -48,14 +48,14 @@ def measure(stage: Stage) -> tuple[Speed, Speed]:
 def _speed(stage: Stage, size: int, total: int) -> Speed:
     with stage.bare() as bare:
         task = bare.sending(size, total // READERS, until=END, copies=READERS, connections=READERS)
-        before = bare.processor_time()
+        before = bare.effort()
         with stage.load(task) as load:
             report = load.report()
-        used = bare.processor_time() - before
+        used = bare.effort() - before
     return Speed(
         size=size,
         messages=report.messages,
         seconds=max(report.ended),
         reader_cpu=report.cpu,
-        server_cpu=used,
+        server_cpu=used.cpu,
     )

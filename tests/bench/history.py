@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.rows import Measured, Row
+from tests.bench.rows import Effort, Measured, Row
 
 FOLDER: Final = Path("bench-results")
 
@@ -44,7 +44,8 @@ def write(run: Run, folder: Path) -> Path:
             "unit": one.row.unit,
             "values": list(one.values),
             "floors": list(one.floors),
-            "cpu": list(one.cpu),
+            "cpu": [effort.cpu for effort in one.efforts],
+            "waited": [effort.waited for effort in one.efforts],
         }
         for one in run.results
     ]
@@ -77,7 +78,7 @@ def _run(document: Mapping[str, Any], rows: Mapping[str, Row]) -> Run:
                 row=rows[one["name"]],
                 values=tuple(one["values"]),
                 floors=tuple(one["floors"]),
-                cpu=tuple(one.get("cpu", ())),  # files of the first days have none
+                efforts=tuple(map(Effort, one.get("cpu", ()), one.get("waited", ()))),
             )
             for one in document["rows"]
             if one["name"] in rows and rows[one["name"]].unit == one["unit"]

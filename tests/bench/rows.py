@@ -45,19 +45,37 @@ class Row:
         return Row(name=f"{self.name}-cpu", measure="... CPU of the service", unit="s", target=math.inf)
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a process has had of the machine, in seconds.
+
+    :ivar cpu: it has computed.
+    :ivar waited: its main thread could have computed, and others were. Where the system does not tell, 0.
+    """
+
+    cpu: float
+    waited: float = 0.0
+
+    def __add__(self, other: Effort) -> Effort:
+        return Effort(self.cpu + other.cpu, self.waited + other.waited)
+
+    def __sub__(self, other: Effort) -> Effort:
+        return Effort(self.cpu - other.cpu, self.waited - other.waited)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """What came out for one row.
 
     :ivar values: one for each time it was measured.
     :ivar floors: likewise, of its floor.
-    :ivar cpu: seconds that the service has computed each time, where it was the same service all the time.
+    :ivar efforts: likewise, of the service.
     """
 
     row: Row
     values: tuple[float, ...]
     floors: tuple[float, ...] = ()
-    cpu: tuple[float, ...] = ()
+    efforts: tuple[Effort, ...] = ()
 
     @property
     def value(self) -> float:
@@ -68,6 +86,16 @@ class Measured:
     def floor(self) -> float | None:
         """The median of the floor; None if it was not measured."""
         return statistics.median(self.floors) if self.floors else None
+
+    @property
+    def cpu(self) -> float | None:
+        """What the service has computed, in the median."""
+        return statistics.median(effort.cpu for effort in self.efforts) if self.efforts else None
+
+    @property
+    def waited(self) -> float | None:
+        """For how long the service was kept from computing, in the median."""
+        return statistics.median(effort.waited for effort in self.efforts) if self.efforts else None
 
     @property
     def met(self) -> bool:

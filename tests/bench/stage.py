@@ -14,7 +14,7 @@ from tests.bench.bare import SEND
 from tests.bench.calls import CONTENT, Client
 from tests.bench.children import SEEN, Child
 from tests.bench.loading import Load, LoadProgram, Task
-from tests.bench.rows import Measured, Row
+from tests.bench.rows import Effort, Measured, Row
 
 PREFERRED: Final = -5
 """As `nice` counts."""
@@ -59,12 +59,12 @@ class World(Child):
 class Service(Child):
     """The service in a process of its own.
 
-    :param on_end: is told what it has computed since it served, in seconds.
+    :param on_end: is told what it has had of the machine since it served.
     :ivar target: host and port.
     :ivar starting: seconds from the start of the process until it served.
     """
 
-    def __init__(self, tree: Path, config: Path, on_end: Callable[[float], None]) -> None:
+    def __init__(self, tree: Path, config: Path, on_end: Callable[[Effort], None]) -> None:
         super().__init__(
             "the service",
             [sys.executable, "-m", "imgbuilder", "run", "--config", config, "--json-log"],
@@ -74,19 +74,19 @@ class Service(Child):
         self._on_end = on_end
         self.target = ""
         self.starting = 0.0
-        self._before = 0.0
+        self._before = Effort(0.0)
 
     def started(self) -> None:
         """Wait until it serves."""
         serving = self.expect("message", "serving")
         self.starting = serving[SEEN] - self.begun
         self.target = "127.0.0.1:" + serving["address"].rpartition(":")[2]
-        self._before = self.processor_time()
+        self._before = self.effort()
 
     def end(self) -> None:
         """End it."""
         with suppress(OSError):  # it may have ended by itself
-            self._on_end(self.processor_time() - self._before)
+            self._on_end(self.effort() - self._before)
         super().end()
 
 
@@ -144,8 +144,8 @@ class Stage:
         self.floors = floors
         self.folder = folder
         self._tree = tree
-        self._computed: list[float] = []
-        """What each service that is no more has computed."""
+        self._ended: list[Effort] = []
+        """Of each service that is no more."""
         self.generator = generator
 
     def world(self, **options: Any) -> World:
@@ -159,7 +159,7 @@ class Stage:
             config = {**config, name: {**config.get(name, {}), **section}}
         path = self.folder / "service.json"
         path.write_text(json.dumps(config))
-        return Service(self._tree, path, self._computed.append)
+        return Service(self._tree, path, self._ended.append)
 
     @contextmanager
     def client(self, service: Service) -> Iterator[Client]:
@@ -197,18 +197,15 @@ class Stage:
         :param service: that which is measured; None where *measure* starts one of its own.
         :param slow: whether `few` times are enough.
         """
-        values, floors, cpu = [], [], []
+        values, floors, efforts = [], [], []
         for _ in range(self.few if slow else self.rounds):
-            self._computed.clear()
-            before = service.processor_time() if service else 0.0
+            self._ended.clear()
+            before = service.effort() if service else Effort(0.0)
             values.append(measure())
-            if service:
-                cpu.append(service.processor_time() - before)
-            elif self._computed:
-                cpu.append(sum(self._computed))
+            efforts.append(service.effort() - before if service else sum(self._ended, start=Effort(0.0)))
             if floor and self.floors:
                 floors.append(floor())
-        return Measured(row=row, values=tuple(values), floors=tuple(floors), cpu=tuple(cpu))
+        return Measured(row=row, values=tuple(values), floors=tuple(floors), efforts=tuple(efforts))
 
 
 def be_preferred() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import Final
 
 from tests.bench.generator import Speed
 from tests.bench.rows import Better, Measured, Row
 
-HEADINGS: Final = ("measure", "value", "range", "floor", "ratio", "CPU", "target", "met", "rival")
+HEADINGS: Final = ("measure", "value", "range", "floor", "ratio", "CPU", "waited", "target", "met", "rival")
 
 
 def table(results: Sequence[Measured]) -> str:
@@ -39,6 +38,11 @@ def number(value: float | None) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def seconds(value: float | None) -> str:
+    """*value* with its unit; empty for None."""
+    return "" if value is None else f"{number(value)} s"
 
 
 def target(row: Row) -> str:
@@ -71,7 +75,8 @@ def _cells(result: Measured) -> tuple[str, ...]:
         spread,
         number(result.floor),
         f"{result.ratio:.2f}" if result.ratio is not None else "",
-        f"{number(statistics.median(result.cpu))} s" if result.cpu else "",
+        seconds(result.cpu),
+        seconds(result.waited),
         target(row),
         "yes" if result.met else "NO",
         number(row.rival) or "?",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,8 +31,8 @@ class Turns:
             measured[place] = {}
             for result in measure(self._sides[place], scenario, rows):
                 measured[place][result.row] = result.value
-                if result.cpu:
-                    measured[place][result.row.cpu_row] = statistics.median(result.cpu)
+                if result.cpu is not None:
+                    measured[place][result.row.cpu_row] = result.cpu
         for row, value in measured[0].items():
             if row in measured[1]:
                 base, head = self._values.setdefault(row, ([], []))

@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.bench import calls
 from tests.bench.loading import Task
-from tests.bench.rows import Measured, Row
+from tests.bench.rows import Effort, Measured, Row
 from tests.bench.stage import Service, Stage
 
 BUILDS: Final = 10_000
@@ -45,12 +45,14 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     """Measure *rows*."""
     values: dict[Row, list[float]] = {row: [] for row in ROWS}
     floors: dict[Row, list[float]] = {row: [] for row in ROWS}
+    efforts: dict[Row, list[Effort]] = {row: [] for row in ROWS}
     with stage.world() as world, stage.bare() as bare:
         world.do("run_builds", count=BUILDS)
         for _ in range(stage.few):
             with stage.service(world) as service:
                 answer, took = _first_list(stage, service)
                 values[LISTED].append(took)
+                efforts[LISTED].append(service.effort())
                 time.sleep(SETTLING)
                 values[MEMORY].append(service.memory() / MIB)
                 lists = Task(
@@ -62,7 +64,9 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
                 floors[LISTED].append(_duration(stage, asking))
                 floors[LIST].append(_duration(stage, bare.sending(len(answer), len(answer), until="")))
     for row in rows:
-        yield Measured(row=row, values=tuple(values[row]), floors=tuple(floors[row]))
+        yield Measured(
+            row=row, values=tuple(values[row]), floors=tuple(floors[row]), efforts=tuple(efforts[row])
+        )
 
 
 def _first_list(stage: Stage, service: Service) -> tuple[bytes, float]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from tests.bench import calls
 from tests.bench.loading import Task
-from tests.bench.rows import Measured, Row
+from tests.bench.rows import Effort, Measured, Row
 from tests.bench.stage import Stage
 
 BUILDS: Final = 1_000
@@ -49,6 +49,7 @@ class _Round:
     p50: float
     p99: float
     cpu: float
+    effort: Effort
     floor_p50: float
     floor_p99: float
 
@@ -61,9 +62,11 @@ def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
         P99: ([one.p99 for one in measured], [one.floor_p99 for one in measured]),
         CPU: ([one.cpu for one in measured], []),
     }
+    efforts = tuple(one.effort for one in measured)
     for row in rows:
         value, floor = values[row]
-        yield Measured(row=row, values=tuple(value), floors=tuple(floor) if stage.floors else ())
+        floors = tuple(floor) if stage.floors else ()
+        yield Measured(row=row, values=tuple(value), floors=floors, efforts=efforts)
 
 
 def _round(stage: Stage) -> _Round:
@@ -78,16 +81,17 @@ def _round(stage: Stage) -> _Round:
     ):
         clients.answered()
         time.sleep(ON_THE_WAY)
-        before = service.processor_time()
+        before = service.effort()
         changes = world.do("change", rate=RATE, seconds=stage.seconds)
-        used = service.processor_time() - before
+        effort = service.effort() - before
         time.sleep(ON_THE_WAY)
         told, heard = clients.stop().delays, floor.stop().delays
     assert told.count >= MOST * changes, f"{changes} changes, and clients were told of {told.count}"
     return _Round(
         p50=told.p50 * 1000,
         p99=told.p99 * 1000,
-        cpu=used / stage.seconds * 100,
+        cpu=effort.cpu / stage.seconds * 100,
+        effort=effort,
         floor_p50=heard.p50 * 1000,
         floor_p99=heard.p99 * 1000,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.bench.history import Run, read, write
 from tests.bench.picture import draw_history, draw_run
-from tests.bench.rows import Better, Measured, Row
+from tests.bench.rows import Better, Effort, Measured, Row
 
 LATE = Row(name="late", measure="how late", unit="ms", target=30, floor="a bare server")
 MUCH = Row(name="much", measure="how much", unit="MiB", target=5)
@@ -20,7 +20,10 @@ def run(at: str, *results: Measured) -> Run:
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """All of it, the oldest first."""
-    later = run("2026-11-24T12:00:00Z", Measured(row=LATE, values=(1.0, 2.0), floors=(0.5,)))
+    later = run(
+        "2026-11-24T12:00:00Z",
+        Measured(row=LATE, values=(1.0, 2.0), floors=(0.5,), efforts=(Effort(1.0, 2.0),)),
+    )
     earlier = run("2026-11-23T12:00:00Z", Measured(row=MUCH, values=(3.0,)))
     assert write(later, tmp_path).name == "2026-11-24T12-00-00Z-1234567.json"
     write(earlier, tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.bench.generator import Speed
-from tests.bench.rows import Better, Measured, Row
+from tests.bench.rows import Better, Effort, Measured, Row
 from tests.bench.table import generator_line, number, rows_table, table
 
 LOW = Row(name="low", measure="how late", unit="ms", target=30, rival=960, floor="a bare server")
@@ -32,14 +32,16 @@ def test_numbers(value: float | None, expected: str) -> None:
 def test_a_table() -> None:
     """Columns are of equal width; what is not known is left out."""
     results = [
-        Measured(row=LOW, values=(40.0, 20.0, 30.0), floors=(10.0,), cpu=(0.5, 0.25)),
+        Measured(
+            row=LOW, values=(40.0, 20.0, 30.0), floors=(10.0,), efforts=(Effort(0.5, 2.0), Effort(0.25, 2.0))
+        ),
         Measured(row=HIGH, values=(100.0,)),
     ]
     assert table(results).splitlines() == [
-        "| measure  | value     | range  | floor | ratio | CPU     | target      | met | rival |",
-        "|----------|-----------|--------|-------|-------|---------|-------------|-----|-------|",
-        "| how late | 30 ms     | 20..40 | 10    | 3.00  | 0.375 s | ≤ 30 ms     | yes | 960   |",
-        "| how much | 100 MiB/s |        |       |       |         | ≥ 120 MiB/s | NO  | ?     |",
+        "| measure  | value     | range  | floor | ratio | CPU     | waited | target      | met | rival |",
+        "|----------|-----------|--------|-------|-------|---------|--------|-------------|-----|-------|",
+        "| how late | 30 ms     | 20..40 | 10    | 3.00  | 0.375 s | 2 s    | ≤ 30 ms     | yes | 960   |",
+        "| how much | 100 MiB/s |        |       |       |         |        | ≥ 120 MiB/s | NO  | ?     |",
     ]
 
 

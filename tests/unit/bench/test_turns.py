@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 from tests.bench.children import ChildError
-from tests.bench.rows import Measured, Row
+from tests.bench.rows import Effort, Measured, Row
 from tests.bench.stage import Stage
 from tests.bench.turns import Turns
 
@@ -31,7 +31,7 @@ class Scripted:
         value = next(self._results[str(stage)])
         if value is None:
             raise ChildError("it failed")
-        yield Measured(row=first, values=(value,), cpu=(value / 2,))
+        yield Measured(row=first, values=(value,), efforts=(Effort(value / 2),))
         for row in others:
             yield Measured(row=row, values=(1.0,))
 
