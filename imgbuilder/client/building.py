@@ -123,6 +123,10 @@ async def _watch(
             async with client.build(request) as replies:
                 async for response in replies:
                     patience.renew()
+                    if response.info is None and last is not None and last.info is not None:
+                        # It ended while nobody watched; what exists now is what it has built.
+                        info = replace(last.info, status=response.status)
+                        response = replace(response, info=info)  # noqa: PLW2901  # that is how it is told
                     if response != last and response.status not in ENDED:
                         watcher.changed(response)
                     last = response

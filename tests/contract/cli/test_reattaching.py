@@ -106,6 +106,37 @@ async def test_nothing_is_lost_or_shown_twice(world: World, served: Served) -> N
     assert all("attaching to the build again" in notice for notice in watcher.notices)
 
 
+async def test_a_build_that_ends_while_nobody_watches(world: World, served: Served) -> None:
+    """Is told as the build that it was, not as an image that was there already; with all of its output."""
+    second = anyio.Event()
+    world.script = in_two_halves(second)
+    request = BuildRequest(source=reference(world.seed_base_image()))
+    watcher, ends = Watcher(), list[BuildResponse]()
+
+    async def follow(client: ImageBuilderClient) -> None:
+        ends.append(await follow_build(client, request, watcher, lines=LogLines()))
+
+    async with (
+        TcpProxy(served.running.address.port) as proxy,
+        client_of(proxy.port) as client,
+        client_of(served.running.address.port) as another,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(follow, client)
+        await watcher.until(lines=len(LOG) + len(LINES))
+        port, proxy.target_port = proxy.target_port, 1  # nobody is there
+        proxy.cut()
+        second.set()
+        async with another.build(request) as replies:
+            assert [reply async for reply in replies][-1].status == BuildStatus.done_success
+        proxy.target_port = port
+    assert ends[0].status == BuildStatus.done_success
+    assert ends[0].info is not None
+    assert watcher.responses[0].info is not None
+    assert ends[0].info.build_id == watcher.responses[0].info.build_id
+    assert watcher.lines == [*LOG, *LINES, "the end"]
+
+
 async def test_patience_has_an_end(world: World, served: Served) -> None:
     """A connection that stays away is given up, with the reason."""
     world.script = in_two_halves(anyio.Event())
