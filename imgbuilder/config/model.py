@@ -206,7 +206,7 @@ class Limits(Section):
     message_size: Size = _spelled("4MiB")
     """How large a request may be."""
     connections: Count = 1_000
-    """How many may be open. For one more, that which has had no calls for longest is closed, or else the new one."""
+    """How many may be open, four fifths from one host. For one more, that without calls for longest is closed."""
     streams: Count = 20_000
     """How many calls may be open in all. More are refused, to whoever has many first; large headers count extra."""
     streams_per_connection: Count = 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -13,39 +14,52 @@ C = TypeVar("C")
 class Connections(Generic[C]):
     """The connections of a server, from when they are accepted until they are gone.
 
-    :param most: how many there may be.
+    :param most: how many there may be. One host has four fifths of them at most, so that others get some.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._all: set[C] = set()
+        self._most_of_one = -(-most * 4 // 5)
+        self._hosts: dict[C, str] = {}  # of all
+        self._of_host: Counter[str] = Counter()
         self._idle: dict[C, None] = {}  # those without calls; in the order in which they began to have none
         self._none = anyio.Event()
         self._none.set()
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._hosts)
 
     def __iter__(self) -> Iterator[C]:
-        return iter(tuple(self._all))
+        return iter(tuple(self._hosts))
 
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for another."""
-        return len(self._all) >= self._most
+    def has_room_for(self, host: str) -> bool:
+        """Whether there may be another from *host*."""
+        return len(self._hosts) < self._most and self._of_host[host] < self._most_of_one
 
-    def add(self, connection: C) -> None:
+    def in_the_way_of(self, host: str) -> C | None:
+        """That which can make room for another from *host*: without calls, and for longest; None if there is none."""
+        if self._of_host[host] < self._most_of_one:
+            return next(iter(self._idle), None)
+        return next((connection for connection in self._idle if self._hosts[connection] == host), None)
+
+    def add(self, connection: C, host: str) -> None:
         """There is *connection*; it has no calls yet."""
-        if not self._all:
+        if not self._hosts:
             self._none = anyio.Event()
-        self._all.add(connection)
+        self._hosts[connection] = host
+        self._of_host[host] += 1
         self._idle[connection] = None
 
     def remove(self, connection: C) -> None:
         """It is gone, or as good as gone. Does nothing if it was removed."""
-        self._all.discard(connection)
+        host = self._hosts.pop(connection, None)
+        if host is None:
+            return
+        self._of_host[host] -= 1
+        if not self._of_host[host]:
+            del self._of_host[host]
         self._idle.pop(connection, None)
-        if not self._all:
+        if not self._hosts:
             self._none.set()
 
     def busy(self, connection: C) -> None:
@@ -54,12 +68,8 @@ class Connections(Generic[C]):
 
     def idle(self, connection: C) -> None:
         """It has no calls any more."""
-        if connection in self._all:
+        if connection in self._hosts:
             self._idle[connection] = None
-
-    def longest_idle(self) -> C | None:
-        """That which has had no calls for longest; None if all have some."""
-        return next(iter(self._idle), None)
 
     async def none(self) -> None:
         """Wait until there are none."""

@@ -19,8 +19,8 @@ class Limits:
     :ivar receiving: bytes of request messages that are being received, over all connections. Small messages
         are not counted.
     :ivar request: seconds the one message of a request may take to come.
-    :ivar connections: at the same time. For one more, that which has had no calls for longest makes room; if
-        all have some, the new one is closed at once.
+    :ivar connections: at the same time; four fifths of them from one host. For one more, that which has had
+        no calls for longest makes room; if all have some, the new one is closed at once.
     :ivar streams: calls at the same time, over all connections; see `Room`.
     :ivar streams_per_connection: calls at the same time; more are refused, for the peer to try again.
     :ivar header_list_size: bytes of a request's headers, as HTTP/2 counts them.

@@ -167,9 +167,9 @@ class Server:
     # --- connections
 
     def _accepted(self, connection: socket.socket, peer: Address) -> None:
-        if self._connections.full:
-            self._make_room()
-        if self._connections.full:
+        if not self._connections.has_room_for(peer.host):
+            self._make_room(peer.host)
+        if not self._connections.has_room_for(peer.host):
             connection.close()
             self._offenders.tell(CutOff.CONNECTIONS, host=peer.host)
             return
@@ -182,7 +182,7 @@ class Server:
             turns=self._turns,
             peer=peer,
         )
-        self._connections.add(protocol)
+        self._connections.add(protocol, peer.host)
         unowned = [connection]
 
         def end(_: asyncio.Task[None]) -> None:
@@ -204,9 +204,9 @@ class Server:
             reason, fault = blame
             self._offenders.tell(reason, host=protocol.peer.host, fault=fault)
 
-    def _make_room(self) -> None:
-        """End the connection that has had no calls for longest, if there is one."""
-        protocol = self._connections.longest_idle()
+    def _make_room(self, host: str) -> None:
+        """End a connection that has no calls, if there is one, for another from *host*."""
+        protocol = self._connections.in_the_way_of(host)
         if protocol is None:
             return
         self._connections.remove(protocol)  # it is gone as soon as its peer has heard

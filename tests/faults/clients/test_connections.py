@@ -8,8 +8,9 @@ import socket
 from contextlib import AsyncExitStack, suppress
 
 import pytest
+from hyperframe.frame import PingFrame
 
-from tests.faults.clients.offender import PREFACE, offender
+from tests.faults.clients.offender import PATIENCE, PREFACE, offender, opening
 from tests.faults.clients.scene import MIB, Scene, attacked
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -56,25 +57,48 @@ async def test_connections_that_do_nothing(scene: Scene) -> None:
             connection = stack.enter_context(await _connected(scene.port))
             await loop.sock_sendall(connection, PREFACE)
             connections.append(connection)
-        for connection in connections[:800]:
+        for connection in connections[:850]:
             await _closed(connection)
         attack.over()
-        await attack.counted("idle where others need room", times=800)
+        await attack.counted("idle where others need room", times=850)
         async with offender(scene.port) as newcomer:
             await attack.witness.until(20)
             assert not newcomer.closed
 
 
-async def _connected(port: int) -> socket.socket:
+async def test_connections_that_keep_a_call_open(scene: Scene) -> None:
+    """All that one host may have: more from there are closed, one from another host is served."""
+    loop = asyncio.get_running_loop()
+    ping = PingFrame(0, opaque_data=bytes(8)).serialize()
+    async with (
+        attacked(scene, "160 connections with a call each, of 120 from a host") as attack,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(119):  # and the witness
+            client = await stack.enter_async_context(offender(scene.port, hello=PREFACE + opening(1) + ping))
+            await client.until(lambda client=client: client.pongs == 1)
+        for _ in range(40):
+            await _closed(stack.enter_context(await _connected(scene.port)))
+        attack.over()
+        await attack.counted("too many connections", times=40)
+        other = stack.enter_context(await _connected(scene.port, host="127.0.0.2"))
+        await loop.sock_sendall(other, PREFACE)
+        async with asyncio.timeout(PATIENCE):
+            assert await loop.sock_recv(other, 1)
+        await attack.witness.until(12)
+
+
+async def _connected(port: int, *, host: str = "127.0.0.1") -> socket.socket:
     connection = socket.socket()
     connection.setblocking(False)
+    connection.bind((host, 0))
     await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
     return connection
 
 
 async def _closed(connection: socket.socket) -> None:
     """Wait until the service has closed *connection*."""
-    async with asyncio.timeout(45):
+    async with asyncio.timeout(PATIENCE):
         with suppress(ConnectionError):
             while await asyncio.get_running_loop().sock_recv(connection, 1 << 16):
                 pass
