@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Final
 
 import anyio
@@ -12,7 +13,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 import imgbuilder
-from imgbuilder.pb.builder import BuildRequest, BuildStatus
+from imgbuilder.pb.builder import BuildRequest, BuildStatus, LogsRequest
 from imgbuilder.pb.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -20,7 +21,7 @@ from imgbuilder.pb.grpc.health.v1 import (
 )
 from imgbuilder.pb.wsman import WorkspacePhase
 from imgbuilder.runtime.grpc.channel import open_channel
-from tests.contract.service.client import connected, dockerfile, refusal
+from tests.contract.service.client import Client, connected, dockerfile, refusal
 from tests.contract.service.conftest import Logged, Served, get, serving, unobserved
 from tests.unit.grpc.raw import raw_client
 from tests.world.scripts import failing, idle, succeeding
@@ -256,3 +257,16 @@ async def test_a_peer_that_floods_is_cut_off(world: World, observed: Served) -> 
         await peer.until_closed()
     assert await observed.client.builds() == []
     assert (await observed.metrics())['imgbuilder_peers_cut_off_total{reason="flood of pings"}'] == 1
+
+
+async def test_an_open_call_keeps_nothing_of_its_request(world: World, client: Client) -> None:
+    """It may be of 4 MiB, and open for an hour, with twenty thousand others."""
+    world.script = idle
+    mine: list[object] = [BuildRequest(source=dockerfile()), LogsRequest()]
+    async with client.open(mine[0]) as build:
+        first = await build.next()
+        mine[1] = LogsRequest(build_ref=first.ref)
+        async with client.open(mine[1]) as log:
+            await log.next()
+            kept = [thing for thing in gc.get_objects() if isinstance(thing, BuildRequest | LogsRequest)]
+            assert [thing for thing in kept if not any(thing is one for one in mine)] == []
