@@ -58,6 +58,11 @@ class Patience:
         self._attempts = 0
         self._since = 0.0
 
+    @property
+    def tested(self) -> bool:
+        """Whether it has failed since it worked last."""
+        return self._attempts > 0
+
     def renew(self) -> None:
         """It worked."""
         self._attempts = 0
@@ -139,7 +144,7 @@ async def _watch(
         except ClientError as error:
             if last is None:
                 raise
-            if _may_pass(error):
+            if _may_pass(error) and not patience.tested:  # once, not for each attempt
                 watcher.noticed(f"{error}; attaching to the build again")
             await patience.wait(error)
             request = replace(request, force_rebuild=False)  # or it would be built once more

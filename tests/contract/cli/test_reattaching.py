@@ -135,6 +135,7 @@ async def test_a_build_that_ends_while_nobody_watches(world: World, served: Serv
     assert watcher.responses[0].info is not None
     assert ends[0].info.build_id == watcher.responses[0].info.build_id
     assert watcher.lines == [*LOG, *LINES, "the end"]
+    assert len([notice for notice in watcher.notices if "attaching" in notice]) == 1
 
 
 async def test_patience_has_an_end(world: World, served: Served) -> None:
