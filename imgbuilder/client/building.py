@@ -7,7 +7,8 @@ attaches to the build.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -174,9 +175,13 @@ class LogFollower:
 
     async def run(self, build_ref: str, build_id: str) -> None:
         """Follow it until it has ended. What can't be had is told as a notice: it is not the build."""
+        output = output_of(self._client, build_ref=build_ref, build_id=build_id, patience=self._patience)
         try:
-            while not await self._read(build_ref, build_id):
-                pass
+            async with aclosing(output):
+                async for data in output:
+                    self._received += len(data)
+                    for line in self._lines.feed(data):
+                        self._watcher.said(line)
             for line in self._lines.end():
                 self._watcher.said(line)
         except ClientError as error:
@@ -193,22 +198,31 @@ class LogFollower:
             if self._received == before:
                 break
 
-    async def _read(self, build_ref: str, build_id: str) -> bool:
-        """Whether it was read to its end. A server tells it from the first byte, so what is known is passed over."""
-        known = self._received
+
+async def output_of(
+    client: ImageBuilderClient, *, build_ref: str = "", build_id: str = "", patience: Patience
+) -> AsyncGenerator[bytes]:
+    """The output of a build from its first byte, each byte once, over connections that may break.
+
+    :raises ClientError: if it can't be had, or can't be read to its end.
+    """
+    received = 0
+    while True:
+        known = received  # a server tells it from the first byte, so what is known is passed over
         try:
-            async with self._client.logs(build_ref=build_ref, build_id=build_id) as replies:
+            async with client.logs(build_ref=build_ref, build_id=build_id) as replies:
                 async for reply in replies:
                     data = reply.content[known:]
                     known = max(0, known - len(reply.content))
-                    self._received += len(data)
-                    self._patience.renew()
-                    for line in self._lines.feed(data):
-                        self._watcher.said(line)
+                    received += len(data)
+                    patience.renew()
+                    yield data
+        except UnreachableError:
+            raise  # it never answered anything
         except ClientError as error:
-            await self._patience.wait(error)
-            return False
-        return True
+            await patience.wait(error)
+        else:
+            return
 
 
 def _may_pass(error: ClientError) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -103,9 +104,11 @@ def _named(build: str) -> dict[str, str]:
 
 
 async def _follow(client: ImageBuilderClient, build: str, printer: Printer) -> None:
-    async with client.logs(**_named(build)) as replies:
-        async for reply in replies:
-            printer(reply.content)
+    from imgbuilder.client.building import Patience, output_of
+
+    async with aclosing(output_of(client, **_named(build), patience=Patience())) as output:
+        async for data in output:
+            printer(data)
 
 
 async def _read_what_there_is(client: ImageBuilderClient, build: str, printer: Printer) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 import pytest
 
-from imgbuilder.client.building import follow_build
+from imgbuilder.client.building import Patience, follow_build, output_of
 from imgbuilder.client.connection import Connection
 from imgbuilder.client.endpoints import Endpoint, parse_host
 from imgbuilder.client.errors import ConnectionLostError
@@ -136,6 +136,29 @@ async def test_a_build_that_ends_while_nobody_watches(world: World, served: Serv
     assert ends[0].info.build_id == watcher.responses[0].info.build_id
     assert watcher.lines == [*LOG, *LINES, "the end"]
     assert len([notice for notice in watcher.notices if "attaching" in notice]) == 1
+
+
+async def test_output_is_read_on(world: World, served: Served) -> None:
+    """Whoever reads only that gets each byte once, too."""
+    second = anyio.Event()
+    world.script = in_two_halves(second)
+    request = BuildRequest(source=reference(world.seed_base_image()))
+    async with (
+        TcpProxy(served.running.address.port) as proxy,
+        client_of(proxy.port) as client,
+        client_of(served.running.address.port) as another,
+        another.build(request) as replies,
+    ):
+        info = (await anext(replies)).info
+        assert info is not None
+        text = ""
+        async with aclosing(output_of(client, build_id=info.build_id, patience=Patience())) as output:
+            async for data in output:
+                text += data.decode()
+                if text.endswith(f"{LINES[-1]}\r\n"):
+                    proxy.cut()
+                    second.set()
+    assert text.splitlines() == [*LOG, *LINES, "the end"]
 
 
 async def test_patience_has_an_end(world: World, served: Served) -> None:
