@@ -82,7 +82,7 @@ def _type(setting: dict[str, Any]) -> str:
         case "object":
             return f"object of {_type(setting.get('additionalProperties', {}))}s"
         case list():
-            return " or ".join(kind)
+            return " or ".join(dict.fromkeys(kind))
         case _:
             return str(kind)
 

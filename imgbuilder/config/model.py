@@ -178,7 +178,7 @@ class Logs(Section):
     """How the output of builds is kept."""
 
     folder: str = ""
-    """Where; its contents are removed at start. Empty: one of the service's own among temporary files."""
+    """Where; what earlier runs left there is removed. Empty: one of the service's own among temporary files."""
     memory: Size = _spelled("256KiB")
     """How much of a build's output is kept in memory: its end."""
     max_size: Size = _spelled("64MiB")
