@@ -25,11 +25,15 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="list the rows, and measure nothing")
     parser.add_argument("--quick", action="store_true", help="each measurement once, and shorter")
     parser.add_argument("--base", metavar="COMMIT", help="compare with this commit, in turns")
-    parser.add_argument("--rounds", type=int, help="how often; with --base, how many pairs (at least 6)")
+    parser.add_argument(
+        "--rounds", type=int, help=f"how often; with --base, how many pairs (at least {LEAST_PAIRS})"
+    )
     options = parser.parse_args()
     rows = running.chosen(options.only)
     if not rows:
         parser.error(f"no row is named like {', '.join(options.only)}; see --list")
+    if options.base and options.rounds and options.rounds < LEAST_PAIRS:
+        parser.error(f"with fewer than {LEAST_PAIRS} pairs nothing can be said")
     if options.list:
         say(table.rows_table(rows))
         return 0

@@ -62,6 +62,7 @@ class Service(Child):
     :param on_end: is told what it has had of the machine since it served.
     :ivar target: host and port.
     :ivar starting: seconds from the start of the process until it served.
+    :ivar start_effort: what it has had of the machine until then.
     """
 
     def __init__(self, tree: Path, config: Path, on_end: Callable[[Effort], None]) -> None:
@@ -74,19 +75,19 @@ class Service(Child):
         self._on_end = on_end
         self.target = ""
         self.starting = 0.0
-        self._before = Effort(0.0)
+        self.start_effort = Effort(0.0)
 
     def started(self) -> None:
         """Wait until it serves."""
         serving = self.expect("message", "serving")
         self.starting = serving[SEEN] - self.begun
         self.target = "127.0.0.1:" + serving["address"].rpartition(":")[2]
-        self._before = self.effort()
+        self.start_effort = self.effort()
 
     def end(self) -> None:
         """End it."""
         with suppress(OSError):  # it may have ended by itself
-            self._on_end(self.effort() - self._before)
+            self._on_end(self.effort() - self.start_effort)
         super().end()
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from tests.bench.rows import Measured, Row
+from tests.bench.rows import Effort, Measured, Row
 from tests.bench.stage import Bare, Service, Stage
 
 SETTLING: Final = 1.0
@@ -33,24 +33,26 @@ ROWS: Final = (MEMORY, START)
 
 def measure(stage: Stage, rows: Sequence[Row]) -> Iterator[Measured]:
     """Measure *rows*."""
-    services, bares = [], []
+    values: dict[Row, list[float]] = {row: [] for row in ROWS}
+    floors: dict[Row, list[float]] = {row: [] for row in ROWS}
+    efforts: dict[Row, list[Effort]] = {row: [] for row in ROWS}
     with stage.world() as world:
-        _rested(stage.service(world))  # the first fills caches
+        with stage.service(world):
+            pass  # the first fills caches
         for _ in range(stage.rounds):
-            services.append(_rested(stage.service(world)))
+            with stage.service(world) as service:
+                efforts[START].append(service.start_effort)
+                _take_down(service, values)
             if stage.floors:
-                bares.append(_rested(stage.bare()))
-    for number, row in enumerate((MEMORY, START)):
-        if row in rows:
-            yield Measured(
-                row=row,
-                values=tuple(one[number] for one in services),
-                floors=tuple(one[number] for one in bares),
-            )
+                with stage.bare() as bare:
+                    _take_down(bare, floors)
+    for row in rows:
+        yield Measured(
+            row=row, values=tuple(values[row]), floors=tuple(floors[row]), efforts=tuple(efforts[row])
+        )
 
 
-def _rested(child: Service | Bare) -> tuple[float, float]:
-    """MiB and seconds."""
-    with child:
-        time.sleep(SETTLING)
-        return child.memory() / MIB, child.starting
+def _take_down(child: Service | Bare, values: dict[Row, list[float]]) -> None:
+    time.sleep(SETTLING)
+    values[MEMORY].append(child.memory() / MIB)
+    values[START].append(child.starting)
