@@ -280,7 +280,7 @@ class Manager:
             "build ended",
             build_id=live.workspace.workspace_id,
             outcome=type(outcome).__name__,
-            message=describe(outcome),
+            reason=describe(outcome),
         )
         self._apply(live, Ended(outcome))
 
