@@ -20,14 +20,6 @@ INTERVAL: Final = 0.5
 LARGEST: Final = 4 * 1024 * 1024
 
 
-def read_docker_config(path: Path) -> DockerConfig:
-    """The config.json at *path*. Blocks: for the start of the service.
-
-    :raises DockerConfigError: if it can't be read or used.
-    """
-    return parse_docker_config(_contents(path))
-
-
 class PullSecret:
     """The latest usable contents of a config.json.
 

@@ -81,8 +81,3 @@ async def first_that_works(engines: Sequence[Engine]) -> Selection:
         log.info("a build engine is not available", engine=engine.name, reason=found.reason)
         unavailable[engine.name] = found
     return Selection(engine=None, capabilities=None, unavailable=unavailable)
-
-
-async def find_engine(choice: str | None, settings: EngineSettings) -> Engine | None:
-    """The engine that `select_engine` finds; None if none works."""
-    return (await select_engine(choice, settings)).engine

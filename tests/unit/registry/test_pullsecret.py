@@ -14,7 +14,7 @@ import structlog
 import watchfiles.main
 
 from imgbuilder.registry.dockerconfig import DockerConfigError
-from imgbuilder.registry.pullsecret import PullSecret, read_docker_config
+from imgbuilder.registry.pullsecret import PullSecret
 from imgbuilder.runtime.tasks import Tasks
 
 IN_TIME = 2.0
@@ -178,13 +178,13 @@ def test_a_file_that_is_unusable_at_the_start(tmp_path: Path, text: str | None, 
     if text is not None:
         file.write_text(text)
     with pytest.raises(DockerConfigError, match=fault):
-        read_docker_config(file)
+        PullSecret(file)
 
 
 def test_a_folder_in_its_place(tmp_path: Path) -> None:
     """What is mounted wrongly is often one."""
     with pytest.raises(DockerConfigError, match="can't be read: Is a directory"):
-        read_docker_config(tmp_path)
+        PullSecret(tmp_path)
 
 
 async def test_stopping_takes_no_time(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from imgbuilder.standalone.engines.selection import (
     ENGINES,
     Selection,
     UnknownEngineError,
-    find_engine,
     first_that_works,
     select_engine,
 )
@@ -86,7 +85,6 @@ async def test_a_choice_is_the_only_one_tried(programs: Programs, settings: Engi
     assert found.engine is None
     assert list(found.unavailable) == ["buildah"]
     assert programs.calls == []
-    assert await find_engine("buildah", settings) is None
 
 
 async def test_what_any_engine_left_is_swept(programs: Programs, settings: EngineSettings) -> None:
