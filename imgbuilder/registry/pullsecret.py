@@ -10,7 +10,7 @@ import anyio
 import structlog
 import watchfiles
 
-from imgbuilder.registry.dockerconfig import DockerConfig, DockerConfigError, parse_docker_config
+from imgbuilder.registry.dockerconfig import DockerConfigError, parse_docker_config
 
 log = structlog.get_logger(__name__)
 
