@@ -43,3 +43,12 @@ class Pulse:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def end(self) -> None:
+        """Never call again, and hold on to nobody: who is told may own this, and is freed at once then."""
+        self.stop()
+        self._tell = _nothing
+
+
+def _nothing() -> None:
+    """Nobody is told."""

@@ -100,6 +100,7 @@ class BuildLog:
     def discard(self) -> None:
         """Nobody needs the log any more: remove it. A reader finds the rest of it missing."""
         self.close()
+        self._pulse.end()
         self._discarded = True
         self._forget_memory(self._layout.end)
         self.drop_file()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +55,20 @@ async def test_a_reader_gets_what_is_there_and_then_what_comes(make_log: MakeLog
         assert await anext(reader) == b"three"
         with pytest.raises(StopAsyncIteration):
             await anext(reader)
+
+
+async def test_a_log_that_is_discarded_is_freed_at_once(make_log: MakeLog) -> None:
+    """Not only when garbage is looked for, which is seldom among what has been there for long."""
+    log = make_log()
+    log.append(b"output")
+    log.discard()
+    freed = weakref.ref(log)
+    gc.disable()
+    try:
+        del log
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_waiting_reader_wakes_for_output_and_for_the_end(make_log: MakeLog) -> None:
