@@ -19,6 +19,7 @@ from imgbuilder.pb.wsman import WorkspacePhase
 from tests.faults.processes.wishes import censored
 from tests.faults.processes.world import KilledManager, KilledSupervisors
 from tests.world.scripts import FAILURE, Stage
+from tests.world.supervisor import REMEMBERED
 from tests.world.workspaces import Workspace
 from tests.world.world import World
 
@@ -37,15 +38,13 @@ class Built:
     began: float
     ending: bool = False
     ended: float | None = None
-    troubles: int = 0
-    """How much had gone wrong with what logs depend on when it began."""
 
 
 @dataclass(kw_only=True)
 class Truth:
     """What is true, and what was told that is not.
 
-    :ivar troubles: how much has gone wrong with what logs depend on.
+    :ivar trouble_until: until when something was wrong with what logs depend on, a while of aftermath included.
     :ivar broken: promises that were seen to be broken.
     """
 
@@ -53,7 +52,7 @@ class Truth:
     manager: KilledManager
     supervisors: KilledSupervisors
     chance: random.Random
-    troubles: int = 0
+    trouble_until: float = 0.0
     builds: dict[str, Built] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
@@ -78,7 +77,6 @@ class Truth:
             workspace=stage.workspace,
             fate=chance.choices(fates, weights=(7, 2, 1))[0],
             began=time.time(),
-            troubles=self.troubles,
         )
         self.builds[stage.workspace.id] = built
         self.counts["builds"] += 1
@@ -150,7 +148,7 @@ class Truth:
         printed = censored(built.workspace, self.supervisors.printed[build_id])
         if log == CONNECTING + CONNECTED + printed:
             return
-        if built.troubles == self.troubles:
+        if built.began > self.trouble_until:
             self.break_promise(
                 f"log of {build_id}: {len(log)} bytes for {len(printed)}, and nothing was wrong"
             )
@@ -171,12 +169,15 @@ def _is_true(fate: Fate, last: BuildResponse) -> bool:
 
 
 def _is_part(log: bytes, printed: bytes) -> bool:
-    """Whether *log* is what was printed, but for gaps that are marked, and an end that is missing."""
-    text = log.replace(FAILED, b"").removeprefix(CONNECTING).removeprefix(CONNECTED)
+    """Whether *log* is what was printed, but for gaps that are marked, and an end that is missing.
+
+    Its beginning can be missing as well, where the terminal had forgotten it before the service could first listen.
+    """
+    parts = log.replace(FAILED, b"").removeprefix(CONNECTING).removeprefix(CONNECTED).split(GAP)
     place = 0
-    for part in text.split(GAP):
+    for number, part in enumerate(parts):
         found = printed.find(part, place)
-        if found < 0 or (place == 0 and found > 0 and not text.startswith(GAP) and GAP not in text):
+        if found < 0 or (number == 0 and found > 0 and len(printed) <= REMEMBERED):
             return False
         place = found + len(part)
     return True

@@ -24,6 +24,12 @@ LONGEST_SILENCE: Final = 35.0
 AFTERMATH: Final = 5.0
 """Seconds after a fault in which clients may still wait because of it."""
 
+OF_LOGS: Final = ("manager killed", "manager silent", "supervisors killed", "log streams broken")
+"""What logs depend on: who does not hear of a workspace's address, or can't reach it, has no log."""
+
+AFTERMATH_OF_LOGS: Final = 10.0
+"""Seconds until the service is subscribed again, and listens again, at the latest."""
+
 Act = Callable[[], Awaitable[None]]
 
 
@@ -60,33 +66,30 @@ class Disturbances:
             self.struck.append((time.time(), name))
             self.truth.counts[f"fault: {name}"] += 1
             self.load.trouble_until = math.inf
+            if name in OF_LOGS:
+                self.truth.trouble_until = math.inf
             await acts[name][1]()
             self.load.trouble_until = time.time() + AFTERMATH
+            if name in OF_LOGS:
+                self.truth.trouble_until = time.time() + AFTERMATH_OF_LOGS
 
     async def _kill_manager(self) -> None:
-        self.truth.troubles += 1  # builds that end meanwhile are never told where their output is
         await self.truth.manager.stop()
         await anyio.sleep(self.chance.choice((0.0, 1.0, 5.0)))
         await self.truth.manager.start()
-        self.truth.troubles += 1
 
     async def _silence_manager(self) -> None:
         """It is there, and does nothing: connections are half open."""
-        self.truth.troubles += 1
         self.truth.manager.process.send_signal(signal.SIGSTOP)
         await anyio.sleep(self.chance.uniform(5.0, LONGEST_SILENCE))
         self.truth.manager.process.send_signal(signal.SIGCONT)
-        self.truth.troubles += 1
 
     async def _kill_supervisors(self) -> None:
-        self.truth.troubles += 1
         await self.truth.supervisors.stop()
         await anyio.sleep(self.chance.choice((0.0, 1.0, 3.0)))
         await self.truth.supervisors.start()
-        self.truth.troubles += 1
 
     async def _break_streams(self) -> None:
-        self.truth.troubles += 1
         self.truth.supervisors.break_streams()
 
     async def _break_registry(self) -> None:
