@@ -41,7 +41,8 @@ def main() -> None:
     """Run, tell, and fail if anything grew or was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0, help="how long")
-    parser.add_argument("--out", type=Path, default=Path("soak.png"), help="picture; figures go beside it")
+    parser.add_argument("--out", type=Path, default=Path(".cache/soak.png"), help="where the picture goes")
+    parser.add_argument("--figures", type=Path, default=Path(".cache/soak.json"), help="where all figures go")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="decides what is drawn")
     options = parser.parse_args()
     truth, watch, disturbances = anyio.run(soak, options.minutes, options.seed)
@@ -66,7 +67,8 @@ def main() -> None:
         "faults": faults,
         "samples": samples,
     }
-    options.out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
+    options.figures.parent.mkdir(parents=True, exist_ok=True)
+    options.figures.write_text(json.dumps(figures, indent=1) + "\n")
     sys.stdout.write(_table(trends) + "\n\n")
     sys.stdout.write("\n".join(f"{count:8}  {name}" for name, count in sorted(truth.counts.items())) + "\n")
     growing = [each.name for each in trends if each.grows] if options.minutes >= LEAST else []
