@@ -7,6 +7,7 @@ collector that is away costs spans and nothing else: they wait in a bounded queu
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -25,9 +26,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import imgbuilder
 from imgbuilder.telemetry.tracing import Span, Value
 
+log = structlog.get_logger(__name__)
+
 SERVICE: Final = "image-builder"
 SENDING_LIMIT: Final = 3.0
-"""Seconds for sending a batch, retries included, unless the environment has another. The last one delays the end."""
+"""Seconds for sending a batch, retries included, unless the environment has another.
+
+And for all that waits at the end, whatever the environment has.
+"""
 
 _W3C: Final = TraceContextTextMapPropagator()
 
@@ -49,7 +55,23 @@ async def exporting() -> AsyncIterator[OtlpTracer]:
         yield OtlpTracer(provider.get_tracer("imgbuilder", imgbuilder.__version__))
     finally:
         with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(provider.shutdown)  # sends what waits
+            await _shut_down(provider)
+
+
+async def _shut_down(provider: TracerProvider) -> None:
+    """Send what waits, as far as there is time for it: of the queue there may be several batches."""
+    sent = threading.Event()
+
+    def send() -> None:
+        try:
+            provider.shutdown()
+        finally:
+            sent.set()
+
+    # One of anyio's threads would hold up the end of the process for as long as it takes.
+    threading.Thread(target=send, name="the last traces", daemon=True).start()
+    if not await to_thread.run_sync(sent.wait, SENDING_LIMIT):
+        log.warning("the last traces could not be sent", reason="no answer in time")
 
 
 class OtlpTracer:

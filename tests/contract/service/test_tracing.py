@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import pytest
 from grpclib.exceptions import GRPCError
 
 from imgbuilder.pb.builder import BuildRequest
+from imgbuilder.telemetry import otlp
+from imgbuilder.telemetry.tracing import tracing
 from tests.contract.service.client import dockerfile, reference, selected
 from tests.contract.service.conftest import Logged, serving, unobserved
 from tests.helpers import in_own_task
@@ -108,3 +113,15 @@ async def test_a_collector_that_is_away_costs_nothing(world: World, monkeypatch:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     async with serving(unobserved(world)) as served:
         assert await served.client.call(FROM_DOCKERFILE)
+
+
+async def test_a_collector_that_does_not_answer_delays_the_end_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much waits to be sent, and however long a batch of it may take."""
+    monkeypatch.setattr(otlp, "SENDING_LIMIT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "120")
+        with anyio.fail_after(30):
+            async with tracing(os.environ) as tracer:
+                with tracer.serving("call", {}, {}):
+                    pass
