@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import anyio
 import anyio.lowlevel
@@ -59,6 +60,9 @@ log = structlog.get_logger(__name__)
 
 Contexts = list[tuple[ssl.SSLContext, TlsFiles]]
 """TLS contexts in use, and the files they are kept fresh from."""
+
+FAREWELL: Final = 0.5
+"""Seconds that open streams have to end, when the service does, until clients are told to go elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +214,11 @@ async def _serving(
                 with anyio.CancelScope(shield=True), anyio.move_on_after(config.shutdown.drain):
                     # Who watches the health is told before streams are ended.
                     await anyio.lowlevel.checkpoint()
-                    server.drain()
                     draining.begin()
+                    # Only then GOAWAY: some clients, grpclib's too, drop what they wait for when they see it.
+                    with anyio.move_on_after(FAREWELL):
+                        await server.drained()
+                    server.drain()
                     await server.drained()
 
 

@@ -15,7 +15,8 @@ import anyio
 import pytest
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import StreamTerminatedError
-from hyperframe.frame import GoAwayFrame
+from h2.events import Event
+from hyperframe.frame import Frame, GoAwayFrame
 
 from imgbuilder.cli.main import execute
 from imgbuilder.pb.builder import BuildRequest, LogsRequest, ResolveBaseImageRequest
@@ -44,9 +45,21 @@ async def program(
         service_process(config, folder, *arguments) as process,
         connected(int(process.host.rpartition(":")[2])) as client,
     ):
-        protocol = await client._channel.__connect__()
-        protocol.connection._connection._frame_dispatch_table[GoAwayFrame] = lambda _: ([], [])
+        await going_on(client)
         yield process, client
+
+
+async def going_on(client: Client) -> anyio.Event:
+    """Let the calls of *client* go on after a GOAWAY; what is set when there was one."""
+    told = anyio.Event()
+
+    def go_on(_: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        told.set()
+        return [], []
+
+    protocol = await client._channel.__connect__()
+    protocol.connection._connection._frame_dispatch_table[GoAwayFrame] = go_on
+    return told
 
 
 async def run(*arguments: str) -> CompletedProcess[bytes]:
@@ -83,6 +96,7 @@ async def test_it_drains_when_it_is_told_to_stop(
             group.start_soon(resolve, client)
             await world.registry.requested(asked + 1)
             assert (await get(process.probes_port, "/ready")).status_code == 200
+            told_to_leave = await going_on(client)
 
             process.send_signal(number)
             assert await refusal(build.rest()) == SHUTTING_DOWN
@@ -92,6 +106,8 @@ async def test_it_drains_when_it_is_told_to_stop(
             assert (ready.status_code, ready.json()["ready"]) == (503, False)
             assert "shutting down" in ready.text
             assert (await get(process.probes_port, "/live")).status_code == 200
+            with anyio.fail_after(20):
+                await told_to_leave.wait()
             with pytest.raises(StreamTerminatedError):
                 await client.builds()
             with pytest.raises(OSError, match="All connection attempts failed"):
@@ -107,6 +123,21 @@ async def test_it_drains_when_it_is_told_to_stop(
         assert await process.wait() == 0
     assert not world.manager.received("StopWorkspace")
     assert build_id in world.manager.workspaces
+
+
+async def test_who_drops_calls_at_goaway_is_told_before(world: World, tmp_path: Path) -> None:
+    """As clients of grpclib do: they hear UNAVAILABLE, which says that calling again is worth it."""
+    world.script = idle
+    config = world.service_config()
+    async with (
+        service_process(config, tmp_path) as process,
+        connected(int(process.host.rpartition(":")[2])) as client,
+        client.open(BuildRequest(source=dockerfile())) as build,
+    ):
+        await build.next()
+        process.send_signal(signal.SIGTERM)
+        assert await refusal(build.rest()) == SHUTTING_DOWN
+        assert await process.wait() == 0
 
 
 async def test_who_watches_its_health_is_told(world: World, tmp_path: Path) -> None:
