@@ -192,12 +192,23 @@ def _request(address: SplitResult, path: str, owner_token: Secret) -> bytes:
 
 
 def _keep_alive(connection: ByteStream) -> None:
-    raw: socket.socket = connection.extra(SocketAttribute.raw_socket)  # noqa: S610  # not Django's
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE.items():
-        option = getattr(socket, name, None)
-        if option is not None:
-            raw.setsockopt(socket.IPPROTO_TCP, option, value)
+    """Have the system find out when nobody is there any more.
+
+    :raises SupervisorError: if the connection was reset as soon as it was made.
+    """
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    options += [
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in _KEEP_ALIVE.items()
+        if hasattr(socket, name)
+    ]
+    try:
+        raw: socket.socket = connection.extra(SocketAttribute.raw_socket)  # noqa: S610  # not Django's
+        for level, option, value in options:
+            raw.setsockopt(level, option, value)
+    except (OSError, AttributeError) as error:
+        # uvloop has no socket any more, of which anyio asks the name of the peer
+        raise SupervisorError("the connection was lost") from error
 
 
 def _first_terminal(text: bytearray) -> str | None:

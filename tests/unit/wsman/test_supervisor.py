@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
 
 import anyio
 import pytest
 import trustme
+from anyio.abc import ByteStream
 
 from imgbuilder.core.builds import LogSource
 from imgbuilder.core.secrets import Secret
@@ -40,6 +42,46 @@ async def test_the_terminal_is_known_once_the_task_has_one(world: Supervisors) -
     assert await client.terminal(source(world)) is None
     world.open_terminal("w", "7c9")
     assert await client.terminal(source(world)) == "7c9"
+
+
+class ResetAtOnce(ByteStream):
+    """A connection that was reset as soon as it was made, as asyncio and uvloop have it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """There is no socket any more."""
+        raise self._error
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Nothing comes."""
+        raise anyio.BrokenResourceError
+
+    async def send(self, item: bytes) -> None:
+        """Nothing goes."""
+        raise anyio.BrokenResourceError
+
+    async def send_eof(self) -> None:
+        """Nothing goes."""
+
+    async def aclose(self) -> None:
+        """It is closed."""
+
+
+@pytest.mark.parametrize("error", [OSError(9, "Bad file descriptor"), AttributeError("getpeername")])
+async def test_a_connection_that_is_reset_at_once_is_a_fault_of_the_supervisor(
+    world: Supervisors, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Which is asked again later; any other error would end the log."""
+
+    async def connect(*_: object, **__: object) -> ByteStream:
+        return ResetAtOnce(error)
+
+    monkeypatch.setattr(anyio, "connect_tcp", connect)
+    with pytest.raises(SupervisorError, match="the connection was lost"):
+        await SupervisorClient().terminal(source(world))
 
 
 async def test_each_request_carries_the_owner_token_and_asks_for_the_contracts_paths(
