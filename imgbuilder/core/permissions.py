@@ -141,6 +141,10 @@ def check_additional(additional: Mapping[str, Secret]) -> None:
             raise InvalidInputError(f"auth.additional[{registry}]", "is not base64 of user:password")
 
 
+_JSON: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+"""Made once: `json.dumps` makes one each time."""
+
+
 def workspace_auth(
     additional: Mapping[str, Secret],
     *,
@@ -160,7 +164,7 @@ def workspace_auth(
     }
     given.update(own)
     document = {registry: _document(given[registry]) for registry in sorted(given)}
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    return _JSON.encode(document)
 
 
 def is_ecr(registry: str) -> bool:

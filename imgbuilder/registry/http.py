@@ -260,7 +260,9 @@ def parse_address(registry: str, text: str, *, seen_from: httpx.URL | None = Non
             url = httpx.URL(text) if seen_from is None else seen_from.join(text)
         except ValueError as error:  # joining them is left to a library that takes less than httpx does
             raise RegistryFaultError(registry, "names an address that can't be read") from error
-        return url.copy_with(username=None, password=None, fragment=None)
+        if url.userinfo or url.fragment:
+            url = url.copy_with(username=None, password=None, fragment=None)
+        return url
 
 
 def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TextIO
 
 ROOM: Final = 10_000
 """Lines that wait at most."""
+
+GATHERING: Final = 0.005
+"""Seconds that a line waits for others: to wake the thread for each would hold up whoever logs many."""
 
 
 class Sink:
@@ -47,6 +51,8 @@ class Sink:
         ended = False
         while not ended:
             lines = [self._lines.get()]
+            if lines[0] is not None:
+                time.sleep(GATHERING)
             while not self._lines.empty():
                 lines.append(self._lines.get())
             if None in lines:

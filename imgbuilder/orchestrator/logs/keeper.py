@@ -1,7 +1,8 @@
 """Keeps one log per build, from its first change until it is forgotten.
 
 Decides which builds are followed, and when a log is complete. Following a build is an open connection, so only
-so many builds are followed unasked; the others are when somebody reads their log, or when their turn comes.
+so many builds are followed unasked, and not all at once; the others are when somebody reads their log, or when
+their turn comes.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
+import anyio
 import structlog
 
 from imgbuilder.bus import Bus
@@ -27,6 +29,26 @@ from imgbuilder.runtime.tasks import Tasks
 from imgbuilder.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+PACE: Final = 0.01
+"""Seconds between two builds that are followed unasked."""
+
+BUSY: Final = 0.01
+"""Seconds that the event loop is late when others have more urgent things to do."""
+
+LONGEST_DELAY: Final = 0.5
+"""Seconds between two at most, however busy it is. A supervisor remembers much more than is printed meanwhile."""
+
+
+async def quiet_moment() -> None:
+    """Wait until there is time for what is not urgent."""
+    latest = anyio.current_time() + LONGEST_DELAY
+    while True:
+        due = anyio.current_time() + PACE
+        await anyio.sleep_until(due)
+        now = anyio.current_time()
+        if now < due + BUSY or now >= latest:
+            return
 
 
 @dataclass(slots=True)
@@ -73,6 +95,7 @@ class LogKeeper:
         self._following = 0
         self._waiting: dict[str, None] = {}
         """The builds that could be followed and are not, in the order they came."""
+        self._ushering = False
         self._open = True
         metrics.observe_spool(lambda: self._spool.used)
 
@@ -136,14 +159,41 @@ class LogKeeper:
         source = kept.build.log_source
         if source is None or kept.followed or kept.log.closed:
             return
-        if kept.wanted or self._following < self._settings.followed:
-            self._waiting.pop(kept.build.build_id, None)
-            self._following += 1
+        if kept.wanted:
             self._follow(kept, source)
         else:
             self._waiting[kept.build.build_id] = None
+            self._follow_next()
+
+    def _follow_next(self) -> None:
+        """Follow the next of those that wait, at once if nobody else just was."""
+        if not self._ushering and self._follow_one():
+            self._ushering = True
+            self._tasks.spawn(self._usher, name="follow builds in turn")
+
+    async def _usher(self) -> None:
+        """Follow those that wait one after the other: a hundred that start at once have better things to do first."""
+        try:
+            await quiet_moment()
+            while self._follow_one():
+                await quiet_moment()
+        finally:
+            self._ushering = False
+
+    def _follow_one(self) -> bool:
+        """Follow the first that waits; whether there was one, and room for it."""
+        while self._open and self._waiting and self._following < self._settings.followed:
+            kept = self._kept[next(iter(self._waiting))]
+            source = kept.build.log_source
+            if source is not None and not kept.log.closed:
+                self._follow(kept, source)
+                return True
+            del self._waiting[kept.build.build_id]
+        return False
 
     def _follow(self, kept: _Kept, source: LogSource) -> None:
+        self._waiting.pop(kept.build.build_id, None)
+        self._following += 1
         follower = Follower(
             kept.build,
             source,
@@ -168,10 +218,6 @@ class LogKeeper:
             if kept.build.state.ended:
                 kept.log.close()
             self._follow_next()
-
-    def _follow_next(self) -> None:
-        while self._open and self._waiting and self._following < self._settings.followed:
-            self._consider(self._kept[next(iter(self._waiting))])
 
     # --- when logs are complete -------------------------------------------------------------------------
 

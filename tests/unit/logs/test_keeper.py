@@ -233,6 +233,19 @@ async def test_so_many_builds_are_followed_unasked_and_the_others_when_somebody_
         await it.listening(names[MOST])
 
 
+async def test_builds_that_start_at_once_are_followed_in_turn(tmp_path: Path) -> None:
+    """The first at once, the others when there is time; who asks does not wait."""
+    names = [f"b{number}" for number in range(20)]
+    async with setting(tmp_path, followed=100) as it:
+        for name in names:
+            it.start(name)
+        assert it.keeper._following == 1
+        it.keeper.read(names[-1])
+        assert it.keeper._following == 2
+        await it.listening(*names)
+        assert it.keeper._following == len(names)
+
+
 async def test_builds_that_ended_unfollowed_are_asked_once_in_their_turn(tmp_path: Path) -> None:
     """What their supervisors still know is kept; where that is nothing, the log says so."""
     async with setting(tmp_path, followed=1) as it:
