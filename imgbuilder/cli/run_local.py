@@ -81,6 +81,8 @@ def run_local(
     flags = Shared(config=config, json_log=json_log, verbose=verbose).over(context.obj)
     path = flags.config or CONFIG
     files, port = _needed(path)
+    if kube_context is None and namespace is not None:
+        typer.echo("warning: the namespace counts only with KUBE_CONTEXT (or --kube-context)", err=True)
     if kube_context is not None:
         fetch(files, secret, kube_context=kube_context, namespace=namespace, kubeconfig=kubeconfig)
     _check_files(files)

@@ -93,6 +93,7 @@ async def keep_fresh(
     """
     # None at first: what was written since the contexts were made is not known, so all are loaded once.
     stamps: list[_Stamp | None] = [None] * len(used)
+    told: list[_Stamp | None] = [None] * len(used)  # of files that can't be used
     while True:
         await anyio.sleep(interval)
         for i, (context, files) in enumerate(used):
@@ -105,7 +106,9 @@ async def keep_fresh(
                 _loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), files)
                 _loaded(context, files)
             except TlsFileError as error:
-                log.warning("TLS files not loaded", path=error.path, reason=error.fault)
+                if stamp != told[i]:
+                    log.warning("TLS files not loaded", path=error.path, reason=error.fault)
+                told[i] = stamp
             else:
                 if stamps[i] is not None:
                     log.info("TLS files loaded again", certificate=files.certificate)

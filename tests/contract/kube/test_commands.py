@@ -252,6 +252,13 @@ async def test_nothing_is_there_yet(world: World, command: Any) -> None:
     assert done.err == "imgbuilder: config/local.json: cannot be read: No such file or directory\n"
 
 
+async def test_a_namespace_without_a_context(world: World, command: Any) -> None:
+    """Is passed over, since nothing is asked of the cluster then; that is said."""
+    Path("local.json").write_text(json.dumps(configured(world, 1)))
+    done = await command("run-local", "--config", "local.json", "--namespace", "dev")
+    assert done.err.startswith("warning: the namespace counts only with KUBE_CONTEXT")
+
+
 async def test_nothing_listens(
     kubernetes: Kubernetes, authority: Authority, world: World, command: Any
 ) -> None:
