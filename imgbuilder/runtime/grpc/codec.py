@@ -112,8 +112,8 @@ class MessagePlan:
             if unknown:
                 parts.append(unknown)
             body = b""
-            if parts and len(parts[-1]) > largest:
-                body = parts.pop()
+            if parts and len(parts[-1]) > largest and isinstance(parts[-1], bytes):
+                body = parts.pop()  # what is none is found out when it is joined
             return b"".join(parts), body
         except _BAD_VALUE as error:
             raise EncodeError(f"{self._cls.__name__}.{name}") from error

@@ -270,6 +270,13 @@ def test_values_that_do_not_fit_are_refused(message: betterproto2.Message) -> No
         encode(message)
 
 
+def test_a_large_text_is_no_bytes() -> None:
+    """Also where a large value would be handed out as it is."""
+    message = LogsResponse(content="x" * 5000)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(EncodeError, match=r"^LogsResponse.content: the value does not fit the field$"):
+        CONTRACT.encode_parts(message)
+
+
 # --- what is passed on ------------------------------------------------------------------------------------
 
 ODD_INITIALIZER = (
