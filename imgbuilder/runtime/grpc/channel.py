@@ -63,6 +63,14 @@ class _Stream(grpclib.protocol.Stream):
     """A call's stream: one that the server has ended can be read to its end, whatever happens to the connection."""
 
     _complete = False
+    _sending = False
+
+    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
+        self._sending = True
+        try:
+            await super().send_data(data, end_stream=end_stream)
+        finally:
+            self._sending = False
 
     async def reset(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
         if not self.connection.is_closing():
@@ -73,7 +81,7 @@ class _Stream(grpclib.protocol.Stream):
         super().__ended__()
 
     def __terminated__(self, reason: str) -> None:
-        if not self._complete:
+        if self._sending or not self._complete:  # a sender would wait for a window forever
             super().__terminated__(reason)
 
 
