@@ -262,11 +262,18 @@ async def test_a_peer_that_floods_is_cut_off(world: World, observed: Served) -> 
 async def test_an_open_call_keeps_nothing_of_its_request(world: World, client: Client) -> None:
     """It may be of 4 MiB, and open for an hour, with twenty thousand others."""
     world.script = idle
-    mine: list[object] = [BuildRequest(source=dockerfile()), LogsRequest()]
-    async with client.open(mine[0]) as build:
+    request = BuildRequest(source=dockerfile())
+    known = [request, *_requests()]  # those that tests are parametrized with
+    async with client.open(request) as build:
         first = await build.next()
-        mine[1] = LogsRequest(build_ref=first.ref)
-        async with client.open(mine[1]) as log:
+        log_request = LogsRequest(build_ref=first.ref)
+        async with client.open(log_request) as log:
             await log.next()
-            kept = [thing for thing in gc.get_objects() if isinstance(thing, BuildRequest | LogsRequest)]
-            assert [thing for thing in kept if not any(thing is one for one in mine)] == []
+            ours = {id(one) for one in (*known, log_request)}
+            assert [one for one in _requests() if id(one) not in ours] == []
+
+
+def _requests() -> list[object]:
+    """All that there are in this process."""
+    gc.collect()
+    return [thing for thing in gc.get_objects() if isinstance(thing, BuildRequest | LogsRequest)]
