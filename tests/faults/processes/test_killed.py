@@ -62,7 +62,7 @@ async def test_the_supervisors_are_killed(tmp_path: Path) -> None:
         tried.want(BUILDS, BUILDS, patient=0.7, within=2.0)
         await struck(tried, tried.supervisors.process, 10, 170)
         await tried.settled()
-        chatty = tried.chance.choice([build for build in tried.readers if build in tried.manager.workspaces])
+        chatty = tried.chance.choice(tried.patient_builds())
         await tried.supervisors.stop()
         tried.flood(chatty, 2 * REMEMBERED)
         await tried.supervisors.start()

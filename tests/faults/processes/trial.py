@@ -143,6 +143,14 @@ class Trial:
         self._kills.append((asked, strike))
         return struck
 
+    def patient_builds(self) -> list[str]:
+        """Those whose log is read, and which run until they are let go."""
+        return [
+            build_id
+            for build_id, workspace in self.manager.workspaces.items()
+            if build_id in self.readers and self.wishes[number_of(workspace.request)].patient
+        ]
+
     def flood(self, build_id: str, size: int) -> None:
         """Print more in a build than its terminal remembers, while nobody listens."""
         before = len(self.supervisors.printed[build_id])
@@ -174,6 +182,8 @@ class Trial:
                     f"{program.name} died: {program.said[-20:]}" for program in self.programs if program.died
                 ]
                 assert not dead, dead
+                wrong = [record for service in self.services for record in service.records if _is_bad(record)]
+                assert not wrong, wrong[0]
                 await anyio.sleep(LOOKS_EVERY)
             return
         raise AssertionError(f"{what} takes too long: {self.story()}")
