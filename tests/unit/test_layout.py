@@ -103,3 +103,14 @@ def test_structlog_comes_without_rich() -> None:
     assert "structlog.dev" in modules
     assert "rich" not in modules
     assert "rich.console" in imported_by(f"{program}\nimport rich.console")
+
+
+def test_only_the_transport_starts_tasks_of_its_own() -> None:
+    """All others have them from a task group, or from `Tasks`; the linter does not see a loop's method."""
+    package = Path(imgbuilder.__file__).parent
+    starting = {
+        path.relative_to(package).parts[:2]
+        for path in package.rglob("*.py")
+        if ".create_task(" in path.read_text()
+    }
+    assert starting <= {("runtime", "grpc")}
