@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 LIMIT: int = 580
-"""Modules of others: Python's own and those of libraries. There are 535 with Python 3.11; who needs more should know why."""
+"""Modules of others, Python among them. There are 535 with Python 3.11; who needs more should know why."""
 
 FOR_OTHERS = {
     "aiobotocore",  # asks AWS for credentials, where that is turned on
