@@ -74,5 +74,16 @@ class UnknownCallError(CallError):
         self.args = (f"what answers at {address} does not know {method}: is it an image builder? ({fault})",)
 
 
+class OutcomeUnknownError(ClientError):
+    """A build ended while nobody watched, and nothing says how."""
+
+    def __init__(self, build_id: str) -> None:
+        super().__init__(
+            f"build {build_id} ended while the connection was lost, and how is not known: it was forced, so its image"
+            " may be the one from before"
+        )
+        self.build_id = build_id
+
+
 class OutputError(ClientError):
     """What was asked for could not be put into the form that was asked for."""

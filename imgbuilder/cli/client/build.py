@@ -37,7 +37,7 @@ from imgbuilder.cli.client.showing import (
     result_out,
     shown_on,
 )
-from imgbuilder.client.errors import CallError, ClientError
+from imgbuilder.client.errors import CallError, ClientError, OutcomeUnknownError
 from imgbuilder.client.formats import Form, Json, Text, parse_form
 from imgbuilder.core.errors import ImgbuilderError
 
@@ -164,6 +164,8 @@ class _Build:
         try:
             response = await self._follow(client)
         except ClientError as error:
+            if isinstance(error, OutcomeUnknownError):
+                return say_why(self._context, f"{error}; its output: {self._logs(error.build_id)}", NOT_ASKED)
             return say_why(self._context, f"{error}{advice(error)}{self._and_the_build()}", status_of(error))
         if response is None:
             return say_why(
@@ -175,8 +177,12 @@ class _Build:
         """What is to be said when the watching ends before the build."""
         if self._last is None or self._last.info is None:
             return "interrupted before a build was told of; if one was started, it goes on"
-        words = ["imgbuilder", "logs", self._last.info.build_id, *self._again]
-        return f"the build goes on. To watch it again: {shlex.join(words)} (or build the same again)"
+        again = self._logs(self._last.info.build_id)
+        return f"the build goes on. To watch it again: {again} (or build the same again)"
+
+    def _logs(self, build_id: str) -> str:
+        """The command that shows the output of a build."""
+        return shlex.join(["imgbuilder", "logs", build_id, *self._again])
 
     def _and_the_build(self) -> str:
         return f"; {self.farewell()}" if self._last is not None and self._last.info is not None else ""

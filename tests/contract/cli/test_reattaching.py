@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import pytest
 
+from imgbuilder.client.absence import FAILED
 from imgbuilder.client.building import Patience, follow_build, output_of
-from imgbuilder.client.connection import Connection
+from imgbuilder.client.connection import Connection, Replies
 from imgbuilder.client.endpoints import Endpoint, parse_host
-from imgbuilder.client.errors import ConnectionLostError
+from imgbuilder.client.errors import ConnectionLostError, OutcomeUnknownError
 from imgbuilder.client.imagebuilder import ImageBuilderClient
 from imgbuilder.client.loglines import LogLines
-from imgbuilder.pb.builder import BuildRequest, BuildResponse, BuildStatus
+from imgbuilder.pb.builder import BuildRequest, BuildResponse, BuildStatus, LogsResponse
 from imgbuilder.pb.wsman import WorkspacePhase
 from tests.contract.service.client import reference
 from tests.contract.service.conftest import Served
 from tests.world.proxy import TcpProxy
-from tests.world.scripts import LINES, Script, Stage
+from tests.world.scripts import FAILURE, LINES, Script, Stage, succeeding
 from tests.world.world import World
 
+NEWS = "nearly done"
 LOG = ["Connecting to log output ...", "Connected to log output ..."]
 
 
@@ -49,21 +52,28 @@ class Watcher:
         self.notices.append(text)
         self._told.set()
 
-    async def until(self, lines: int = 0, notices: int = 0) -> None:
-        """Wait until it has been told so many."""
+    async def until(self, lines: int = 0, notices: int = 0, message: str = "") -> None:
+        """Wait until it has been told so many, and *message* as how the build stands."""
         with anyio.fail_after(30):
-            while len(self.lines) < lines or len(self.notices) < notices:
+            while (
+                len(self.lines) < lines
+                or len(self.notices) < notices
+                or (message and self.responses[-1].message != message)
+            ):
                 self._told = anyio.Event()
                 await self._told.wait()
 
 
-def in_two_halves(second: anyio.Event) -> Script:
-    """A build that writes *LINES*, and a last line when *second* is set."""
+def in_two_halves(second: anyio.Event, message: anyio.Event | None = None) -> Script:
+    """A build that writes *LINES*, and a last line when *second* is set; says `NEWS` of itself when *message* is."""
 
     async def script(stage: Stage) -> None:
         stage.advance(WorkspacePhase.RUNNING)
         for line in LINES:
             stage.write(f"{line}\r\n")
+        if message is not None:
+            await message.wait()
+            stage.advance(WorkspacePhase.RUNNING, message=NEWS)
         await second.wait()
         stage.write("the end\r\n")
         stage.push()
@@ -82,8 +92,8 @@ async def client_of(port: int) -> AsyncIterator[ImageBuilderClient]:
 
 async def test_nothing_is_lost_or_shown_twice(world: World, served: Served) -> None:
     """A connection that breaks is made again: one build, each line once, also if it was to be forced."""
-    second = anyio.Event()
-    world.script = in_two_halves(second)
+    message, second = anyio.Event(), anyio.Event()
+    world.script = in_two_halves(second, message)
     request = BuildRequest(source=reference(world.seed_base_image()), force_rebuild=True)
     watcher, ends = Watcher(), list[BuildResponse]()
 
@@ -99,6 +109,8 @@ async def test_nothing_is_lost_or_shown_twice(world: World, served: Served) -> N
         await watcher.until(lines=len(LOG) + len(LINES))
         proxy.cut()
         await watcher.until(notices=1)
+        message.set()
+        await watcher.until(message=NEWS)  # attached again
         second.set()
     assert watcher.lines == [*LOG, *LINES, "the end"]
     assert ends[0].status == BuildStatus.done_success
@@ -136,6 +148,134 @@ async def test_a_build_that_ends_while_nobody_watches(world: World, served: Serv
     assert ends[0].info.build_id == watcher.responses[0].info.build_id
     assert watcher.lines == [*LOG, *LINES, "the end"]
     assert len([notice for notice in watcher.notices if "attaching" in notice]) == 1
+
+
+def failing_later(second: anyio.Event) -> Script:
+    """A build that writes *LINES*, and fails when *second* is set."""
+
+    async def script(stage: Stage) -> None:
+        stage.advance(WorkspacePhase.RUNNING)
+        for line in LINES:
+            stage.write(f"{line}\r\n")
+        await second.wait()
+        stage.exit(1)
+        stage.advance(WorkspacePhase.STOPPED, headless_task_failed=FAILURE)
+
+    return script
+
+
+async def fail_unseen(
+    client: ImageBuilderClient, proxy: TcpProxy, request: BuildRequest, watcher: Watcher, second: anyio.Event
+) -> None:
+    """Cut *proxy* once *watcher* has heard the output, and let the build fail before it is mended."""
+    await watcher.until(lines=len(LOG) + len(LINES))
+    async with client.build(replace(request, force_rebuild=False)) as replies:
+        await anext(replies)
+        port, proxy.target_port = proxy.target_port, 1  # nobody is there
+        proxy.cut()
+        second.set()
+        assert [reply async for reply in replies][-1].status == BuildStatus.done_failure
+    proxy.target_port = port
+
+
+async def test_a_build_that_fails_while_nobody_watches(world: World, served: Served) -> None:
+    """Is told as failed, and not built again."""
+    second = anyio.Event()
+    world.script = failing_later(second)
+    request = BuildRequest(source=reference(world.seed_base_image()))
+    watcher, ends = Watcher(), list[BuildResponse]()
+
+    async def follow(client: ImageBuilderClient) -> None:
+        ends.append(await follow_build(client, request, watcher, lines=LogLines()))
+
+    async with (
+        TcpProxy(served.running.address.port) as proxy,
+        client_of(proxy.port) as client,
+        client_of(served.running.address.port) as another,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(follow, client)
+        await fail_unseen(another, proxy, request, watcher, second)
+    assert (ends[0].status, ends[0].message) == (BuildStatus.done_failure, FAILED)
+    assert watcher.responses[-1] == ends[0]
+    assert watcher.lines == [*LOG, *LINES]
+    assert len(world.manager.received("StartWorkspace")) == 1
+
+
+async def test_a_forced_build_that_ends_while_nobody_watches(world: World, served: Served) -> None:
+    """Is not taken for built because of the image that was there before."""
+    request = BuildRequest(source=reference(world.seed_base_image()))
+    second, watcher = anyio.Event(), Watcher()
+    async with client_of(served.running.address.port) as another:
+        async with another.build(request) as replies:
+            assert [reply async for reply in replies][-1].status == BuildStatus.done_success
+        world.script = failing_later(second)
+        request = replace(request, force_rebuild=True)
+
+        async def follow(client: ImageBuilderClient) -> None:
+            with pytest.raises(OutcomeUnknownError):
+                await follow_build(client, request, watcher, lines=LogLines())
+
+        async with (
+            TcpProxy(served.running.address.port) as proxy,
+            client_of(proxy.port) as client,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(follow, client)
+            await watcher.until(lines=len(LOG) + len(LINES))
+            port, proxy.target_port = proxy.target_port, 1  # nobody is there
+            proxy.cut()
+            second.set()
+            info = watcher.responses[-1].info
+            assert info is not None
+            async with another.logs(build_id=info.build_id) as logs:
+                _ = [reply async for reply in logs]  # until it has ended
+            proxy.target_port = port
+    assert watcher.responses[-1].status == BuildStatus.running
+
+
+class Forgetful(ImageBuilderClient):
+    """A client of a service that no longer knows the build it is asked for, as another one would not."""
+
+    forgotten = ""
+
+    def logs(
+        self, *, build_ref: str = "", build_id: str = ""
+    ) -> AbstractAsyncContextManager[Replies[LogsResponse]]:
+        """See `ImageBuilderClient.logs`."""
+        return super().logs(
+            build_ref=build_ref, build_id="nobody" if build_id == self.forgotten else build_id
+        )
+
+
+async def test_another_build_is_said_to_be_one(world: World, served: Served) -> None:
+    """If nothing is known of the build that was watched, what decides then is told, and its output."""
+    second = anyio.Event()
+    world.script = failing_later(second)
+    request = BuildRequest(source=reference(world.seed_base_image()))
+    watcher, ends = Watcher(), list[BuildResponse]()
+
+    async def follow(client: ImageBuilderClient) -> None:
+        ends.append(await follow_build(client, request, watcher, lines=LogLines()))
+
+    async with (
+        TcpProxy(served.running.address.port) as proxy,
+        Connection(Endpoint(address=parse_host(f"127.0.0.1:{proxy.port}"))) as connection,
+        client_of(served.running.address.port) as another,
+        anyio.create_task_group() as group,
+    ):
+        client = Forgetful(connection)
+        group.start_soon(follow, client)
+        await watcher.until(lines=len(LOG) + len(LINES))
+        world.script = succeeding(["of another"])
+        client.forgotten = watcher.responses[0].info.build_id if watcher.responses[0].info else ""
+        await fail_unseen(another, proxy, request, watcher, second)
+    assert ends[0].status == BuildStatus.done_success
+    assert ends[0].info is not None
+    (notice,) = [notice for notice in watcher.notices if "this is another" in notice]
+    assert client.forgotten in notice
+    assert notice.endswith(ends[0].info.build_id)
+    assert watcher.lines[-1] == "of another"
 
 
 async def test_output_is_read_on(world: World, served: Served) -> None:
