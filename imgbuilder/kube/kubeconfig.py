@@ -21,12 +21,13 @@ from kubernetes_asyncio.config import ConfigException
 from kubernetes_asyncio.config.kube_config import KubeConfigLoader, KubeConfigMerger
 
 from imgbuilder.kube.errors import KubeconfigError, NoSuchContextError, NoSuchKubeconfigError
+from imgbuilder.kube.programs import ask_program
 
 # It repeats what it raises, and shows the contents of secrets at its debug level.
 logging.getLogger("kubernetes_asyncio").setLevel(logging.CRITICAL)
 
-LOGIN_DEADLINE: Final = 60.0
-"""Seconds for a program that gets credentials: some ask the user."""
+LOGIN_DEADLINE: Final = 180.0
+"""Seconds for a program that gets credentials: some ask the user to open a page, and to enter a code there."""
 
 MISSING_KEY: Final = re.compile(r"Expected (?:key (\S+) in|object with name (\S+) in)")
 SAYABLE: Final = re.compile(r"exec: (?!malformed request)|oidc: |File does not exists: ")
@@ -78,10 +79,13 @@ async def load_access(*, context: str | None = None, kubeconfig: Path | None = N
     configuration.client_side_validation = False
     try:
         with anyio.fail_after(LOGIN_DEADLINE):
-            loader = KubeConfigLoader(merged, active_context=name, config_base_path=None)
+            loader = _Loader(merged, active_context=name, config_base_path=None)
             await loader.load_and_set(configuration)
     except TimeoutError as error:
-        raise KubeconfigError(paths, f"no credentials for context {name} in time") from error
+        fault = (
+            f"no credentials for context {name} in {LOGIN_DEADLINE:.0f} s: log in with kubectl, and try again"
+        )
+        raise KubeconfigError(paths, fault) from error
     except ConfigException as error:
         raise KubeconfigError(paths, _without_contents(name, str(error))) from error
     except OSError as error:
@@ -95,6 +99,16 @@ async def load_access(*, context: str | None = None, kubeconfig: Path | None = N
         context=name,
         namespace=namespaces[name],
     )
+
+
+class _Loader(KubeConfigLoader):
+    """The library's, but for how programs are run: it would leave them running, and not show what they say."""
+
+    async def load_from_exec_plugin(self) -> bool:
+        """Have the program's answer taken for what the kubeconfig says of the user."""
+        assert self._user is not None  # noqa: S101  # it is asked for those that name a program
+        self._user.value |= await ask_program(self._user["exec"])
+        return False  # it goes on with what stands there now
 
 
 def _merged(paths: str) -> Any:

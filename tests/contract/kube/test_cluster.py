@@ -163,7 +163,7 @@ async def test_no_kubeconfig(text: str, kubeconfig: Path) -> None:
                     }
                 }
             ),
-            "context dev: exec: process returned 3. please log in",
+            "context dev: exec: sh ended with status 3, see what it said",
         ),
         (
             lambda document: document["clusters"][0]["cluster"].update(
