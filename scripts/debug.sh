@@ -145,10 +145,25 @@ options=(--platform "$platform" --tag "$image")
 
 echo "image $image, with $builder; deployment $deployment of context $context"
 # A deployment that is not there, or a context that leads nowhere, is better known before minutes of building.
-look=("${kubectl[@]}" get deployment "$deployment" --output name)
+# Its containers and labels may have other names than ours: a patch with a name that it does not know adds a container.
+template='{{range .spec.template.spec.containers}}{{.name}} {{end}}/'
+# shellcheck disable=SC2016 # the variables are the template's
+template+='{{range $key, $value := .spec.selector.matchLabels}}{{$key}}={{$value}},{{end}}'
+look=("${kubectl[@]}" get deployment "$deployment" --output "go-template=$template")
+container=CONTAINER selector=LABELS
 show "${look[@]}"
 if [ -z "$dry_run" ]; then
-  error=$("${look[@]}" 2>&1 >/dev/null) || fail "deployment $deployment can't be read: ${error//$'\n'/ }"
+  errors=$(mktemp)
+  found=$("${look[@]}" 2>"$errors") || found=""
+  error=$(cat "$errors")
+  rm -f "$errors"
+  [ -n "$found" ] || fail "deployment $deployment can't be read: ${error//$'\n'/ }"
+  containers=" ${found%%/*}" selector="${found#*/}" selector="${selector%,}"
+  case "$containers" in
+    *" image-builder-mk3 "*) container="image-builder-mk3" ;;
+    " "*" "*" ") fail "deployment $deployment has several containers, and none is called image-builder-mk3:$containers" ;;
+    *) container="${containers//[[:space:]]/}" ;;
+  esac
 fi
 
 step "$builder" build "${options[@]}" . || fail "the image could not be built"
@@ -175,11 +190,11 @@ arguments+=']'
 # In one change, so that there is one revision to go back from. The time restarts it also where the image's name is
 # the same as before; it is the annotation of `kubectl rollout restart`.
 patch='{"spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt":'
-patch+=" \"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"}}, \"spec\": {\"containers\": [{\"name\": \"image-builder-mk3\","
+patch+=" \"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"}}, \"spec\": {\"containers\": [{\"name\": \"$container\","
 patch+=" \"image\": \"$image\", \"imagePullPolicy\": \"Always\", \"args\": $arguments}]}}}}"
 step "${kubectl[@]}" patch deployment "$deployment" --patch "$patch" || fail "the deployment could not be changed"
 step "${kubectl[@]}" rollout status "deployment/$deployment" --timeout 5m ||
-  fail "the deployment does not come up: ${kubectl[*]} describe pods --selector component=image-builder-mk3"
+  fail "the deployment does not come up: ${kubectl[*]} describe pods --selector $selector"
 [ -n "$follow" ] || exit 0
-step "${kubectl[@]}" logs --follow --selector component=image-builder-mk3 --container image-builder-mk3 \
+step "${kubectl[@]}" logs --follow --selector "$selector" --container "$container" \
   --max-log-requests 20 --tail 100 --prefix

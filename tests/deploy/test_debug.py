@@ -76,6 +76,7 @@ def machine(tmp_path: Path) -> Machine:
         (folder / name).symlink_to(path)
     machine = Machine(folder=folder)
     machine.when("kubectl", "current-context", "echo minikube")
+    machine.when("kubectl", "get", f"echo '{NAME} /component={NAME},'")
     return machine
 
 
@@ -160,7 +161,7 @@ def test_every_option_reaches_what_it_is_for(machine: Machine, tmp_path: Path) -
     done = machine.run(*options, *more, REPOSITORY)
     assert done.returncode == 0, done.stderr
     look, build, push, patch, status = machine.calls()
-    assert look == "kubectl --context other --namespace builders get deployment builder --output name"
+    assert look.startswith("kubectl --context other --namespace builders get deployment builder --output ")
     assert build == (
         f"podman build --platform linux/arm64 --tag {REPOSITORY}:t2 --build-arg PYTHON_IMAGE=python:3.12-slim"
         f" --secret id=pip.conf,src={pip_conf} ."
@@ -168,6 +169,35 @@ def test_every_option_reaches_what_it_is_for(machine: Machine, tmp_path: Path) -
     assert push == f"podman push --tls-verify=false {REPOSITORY}:t2"
     assert patch.startswith("kubectl --context other --namespace builders patch deployment builder ")
     assert status.endswith("rollout status deployment/builder --timeout 5m")
+
+
+def test_another_deployment(machine: Machine) -> None:
+    """Is changed, and followed, by the names and labels that it has itself."""
+    machine.has("docker", "kubectl")
+    machine.when("kubectl", "get", "echo 'builder /app.test/name=builder,tier=two,'")
+    done = machine.run("--deployment", "other", REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    (container,) = patch_of(done.stdout)["spec"]["containers"]
+    assert container["name"] == "builder"
+    logs = machine.calls()[-1]
+    assert "logs --follow --selector app.test/name=builder,tier=two --container builder " in logs
+
+
+@pytest.mark.parametrize("containers", [f"sidecar {NAME}", f"{NAME} sidecar", NAME])
+def test_the_container_among_others(machine: Machine, containers: str) -> None:
+    """Is the one of that name."""
+    machine.has("docker", "kubectl")
+    machine.when("kubectl", "get", f"echo '{containers} /component={NAME},'")
+    (container,) = patch_of(machine.run(REPOSITORY).stdout)["spec"]["containers"]
+    assert container["name"] == NAME
+
+
+def test_containers_that_could_each_be_it(machine: Machine) -> None:
+    """Are not guessed among: a wrong one would lose its image."""
+    machine.has("docker", "kubectl")
+    machine.when("kubectl", "get", "echo 'one two /component=x,'")
+    check_refusal(machine, [REPOSITORY], 1, "has several containers, and none is called", ": one two")
+    assert len(machine.calls()) == 1
 
 
 @pytest.mark.parametrize(
