@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -43,6 +44,20 @@ class UsageError(typer.TyperException):
     def __init__(self, message: str, context: typer.Context) -> None:
         super().__init__(message)
         self.ctx = context
+
+
+def refuse_without_effect(context: typer.Context, parameters: Collection[str], when: str) -> None:
+    """Make sure that none of *parameters* is on the command line, which have no effect.
+
+    What a variable says is only what counts by default: that is passed over.
+
+    :param when: why they have none, as words that can follow.
+    :raises UsageError: naming the first that is.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in parameters and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} has no effect {when}", context)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,13 @@ from imgbuilder.cli.cluster import (
     soon_out_of_date,
 )
 from imgbuilder.cli.lean import import_without_rich
-from imgbuilder.cli.options import ConfigOption, JsonLogOption, Shared, VerboseOption
+from imgbuilder.cli.options import (
+    ConfigOption,
+    JsonLogOption,
+    Shared,
+    VerboseOption,
+    refuse_without_effect,
+)
 from imgbuilder.cli.run import run_service
 from imgbuilder.core.errors import ImgbuilderError
 
@@ -37,6 +43,9 @@ if TYPE_CHECKING:
 CONFIG: Final = "config/local.json"
 SERVICE: Final = "ws-manager-mk2"
 PORT: Final = 8080
+
+OF_CLUSTER: Final = frozenset({"namespace", "kubeconfig", "secret", "service", "service_port"})
+WITHOUT_CONTEXT: Final = "without --kube-context (KUBE_CONTEXT)"
 
 FETCH: Final = "imgbuilder cluster get-tls-config"
 FORWARD: Final = f"kubectl port-forward service/{SERVICE} {{port}}:{PORT}"
@@ -78,11 +87,13 @@ def run_local(
     Its configuration is config/local.json, unless another is given. Without --kube-context, a port-forward and
     certificates must be there, as the configuration names them.
     """
+    if kube_context is None:
+        refuse_without_effect(context, OF_CLUSTER, WITHOUT_CONTEXT)
+        if namespace is not None:
+            typer.echo(f"warning: NAMESPACE has no effect {WITHOUT_CONTEXT}", err=True)
     flags = Shared(config=config, json_log=json_log, verbose=verbose).over(context.obj)
     path = flags.config or CONFIG
     files, port = _needed(path)
-    if kube_context is None and namespace is not None:
-        typer.echo("warning: the namespace counts only with KUBE_CONTEXT (or --kube-context)", err=True)
     if kube_context is not None:
         fetch(files, secret, kube_context=kube_context, namespace=namespace, kubeconfig=kubeconfig)
     _check_files(files)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from imgbuilder.cli.lean import import_without_rich
+from imgbuilder.cli.options import refuse_without_effect
 from imgbuilder.client.errors import InvalidOptionError
 from imgbuilder.client.formats import FORMS
 
@@ -110,7 +111,18 @@ class ConnectionOptions:
     @property
     def in_cluster(self) -> bool:
         """Whether it is to be reached through a port-forward."""
-        return bool(self.kube_context or self.namespace)
+        return bool(self.kube_context)
+
+    def check(self, context: typer.Context) -> None:
+        """Make sure that all that *context* was given has an effect.
+
+        :raises UsageError: naming an option that has none.
+        """
+        if self.in_cluster:
+            refuse_without_effect(context, {"host"}, "beside --kube-context")
+        else:
+            of_cluster = {"namespace", "kube_service", "kube_port", "kubeconfig"}
+            refuse_without_effect(context, of_cluster, "without --kube-context")
 
     @property
     def encrypted(self) -> bool:

@@ -49,9 +49,11 @@ def run_client(
 
     :param timeout: how long each of its calls may take that is no stream, as a user writes it.
     :param interrupted: says what is to be said after a Ctrl-C.
+    :raises UsageError: if an option of *context* has no effect.
     """
     import anyio
 
+    options.check(context)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(
@@ -146,7 +148,7 @@ async def _forwarded(options: ConnectionOptions, tls: SSLContext | None) -> Asyn
     from imgbuilder.kube.forwarding import forwarding
 
     async with forwarding(
-        context=options.kube_context or None,
+        context=options.kube_context,
         namespace=options.namespace or None,
         service=options.kube_service,
         port=options.kube_port,

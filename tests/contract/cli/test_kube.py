@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.cli.conftest import Cli
 from tests.contract.cli.terminals import run_program
 from tests.contract.service.conftest import Served, serving, unobserved
 from tests.world.certificates import Authority
@@ -63,7 +64,8 @@ async def test_another_service_with_tls(
     files = authority.files("builder")
     tls = {"certPath": files.certificate, "keyPath": files.key}
     monkeypatch.setenv("KUBECONFIG", "/no/such")
-    where = ("--namespace", "default", "--kube-service", "builder", "--kubeconfig", str(kubeconfig))
+    context = ("--kube-context", "dev", "--namespace", "default", "--kubeconfig", str(kubeconfig))
+    where = (*context, "--kube-service", "builder")
     async with serving(unobserved(world, server={"services": {"grpc": {"tls": tls}}})) as served:
         run_in(kubernetes, served, "builder")
         done = await run_program("health", *where, "--tls-ca", files.ca)
@@ -89,3 +91,26 @@ async def test_what_can_not_be_reached(
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith("imgbuilder list: ")
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--namespace", "dev"), "--namespace has no effect without --kube-context"),
+        (("--kube-service", "builder"), "--kube-service has no effect without --kube-context"),
+        (("--kube-port", "8080"), "--kube-port has no effect without --kube-context"),
+        (("--kubeconfig", "file"), "--kubeconfig has no effect without --kube-context"),
+        (("--kube-context", "dev", "--host", "builder.test"), "--host has no effect beside --kube-context"),
+    ],
+)
+async def test_options_without_effect(cli: Cli, options: tuple[str, ...], words: str) -> None:
+    """Are refused: whoever gives them means something else than what would be done."""
+    ran = await cli("list", *options)
+    assert (ran.status, ran.err) == (2, f"imgbuilder list: {words} (see imgbuilder list --help)\n")
+
+
+async def test_a_variable_without_effect(cli: Cli, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is passed over: it says what counts by default."""
+    monkeypatch.setenv("IMGBUILDER_HOST", "builder.test")
+    ran = await cli("list", "--kube-context", "staging")
+    assert "has no context staging" in ran.err

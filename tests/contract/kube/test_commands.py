@@ -252,11 +252,22 @@ async def test_nothing_is_there_yet(world: World, command: Any) -> None:
     assert done.err == "imgbuilder: config/local.json: cannot be read: No such file or directory\n"
 
 
-async def test_a_namespace_without_a_context(world: World, command: Any) -> None:
-    """Is passed over, since nothing is asked of the cluster then; that is said."""
-    Path("local.json").write_text(json.dumps(configured(world, 1)))
-    done = await command("run-local", "--config", "local.json", "--namespace", "dev")
-    assert done.err.startswith("warning: the namespace counts only with KUBE_CONTEXT")
+@pytest.mark.parametrize("option", ["--namespace", "--secret", "--service", "--service-port", "--kubeconfig"])
+async def test_options_without_a_context(command: Any, option: str) -> None:
+    """Are refused, since nothing is asked of the cluster then."""
+    done = await command("run-local", option, "1")
+    words = f"{option} has no effect without --kube-context (KUBE_CONTEXT)"
+    assert (done.status, done.err) == (
+        2,
+        f"imgbuilder run-local: {words} (see imgbuilder run-local --help)\n",
+    )
+
+
+async def test_a_namespace_without_a_context(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a variable, which may be meant for others, it is passed over; that is said."""
+    monkeypatch.setenv("NAMESPACE", "dev")
+    done = await command("run-local")
+    assert done.err.startswith("warning: NAMESPACE has no effect without --kube-context (KUBE_CONTEXT)\n")
 
 
 async def test_nothing_listens(

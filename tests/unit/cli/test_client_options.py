@@ -20,7 +20,7 @@ from imgbuilder.cli.client.options import ConnectionOptions
             ConnectionOptions(host="builder.test", tls_ca="ca", tls_cert="cert", tls_key="key"),
             "--host builder.test --tls-ca ca --tls-cert cert --tls-key key",
         ),
-        (ConnectionOptions(namespace="dev"), "--namespace dev"),
+        (ConnectionOptions(kube_context="prod", namespace="dev"), "--kube-context prod --namespace dev"),
         (
             ConnectionOptions(
                 kube_context="prod",
