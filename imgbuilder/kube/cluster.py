@@ -75,15 +75,19 @@ class Cluster:
         self.namespace = access.namespace
         self._access = access
         self._log_in = log_in
-        self._clients = AsyncExitStack()
+        self._users: dict[ApiClient, int] = {}  # of every client that is open
         self._client = self._new_client()
         self._logging_in = anyio.Lock()
 
     @asynccontextmanager
     async def closing(self) -> AsyncIterator[None]:
         """Close all connections at the end of the block."""
-        async with self._clients:
+        try:
             yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                for client in list(self._users):
+                    await client.close()
 
     async def secret(self, name: str, *, namespace: str) -> Mapping[str, bytes]:
         """The contents of a secret, by key.
@@ -119,14 +123,23 @@ class Cluster:
         :raises KubeError: on entry, see `_typed_errors`. Never from the block.
         """
         gone = NoSuchPodError(target.pod, target.namespace)
-        # get is what a websocket is to Kubernetes; since 1.35 it wants create as well
-        with self._typed_errors("get and create", "pods/portforward", target.namespace, gone, target=target):
-            websocket = await self._renewing(lambda client: _open(client, target))
-        try:
-            yield websocket
-        finally:
-            with anyio.CancelScope(shield=True):
-                await websocket.close()
+        async with AsyncExitStack() as held:
+
+            async def opened(client: ApiClient) -> WebSocket:
+                websocket = await _open(client, target)
+                await held.enter_async_context(self._in_use(client))
+                return websocket
+
+            # get is what a websocket is to Kubernetes; since 1.35 it wants create as well
+            with self._typed_errors(
+                "get and create", "pods/portforward", target.namespace, gone, target=target
+            ):
+                websocket = await self._renewing(opened)
+            try:
+                yield websocket
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await websocket.close()
 
     async def _ask(self, call: Callable[[CoreV1Api], Awaitable[Any]]) -> Any:
         answer = await self._renewing(lambda client: call(CoreV1Api(client)))
@@ -139,8 +152,9 @@ class Cluster:
         """What *call* answers; if our credentials are not accepted, with new ones."""
         client = self._client
         try:
-            with anyio.fail_after(DEADLINE):
-                return await call(client)
+            async with self._in_use(client):
+                with anyio.fail_after(DEADLINE):
+                    return await call(client)
         except (ApiException, aiohttp.WSServerHandshakeError) as error:
             if error.status != 401:
                 raise
@@ -148,17 +162,39 @@ class Cluster:
             if self._client is client:  # or somebody else has done it meanwhile
                 self._access = await self._log_in()
                 self._client = self._new_client()
-        with anyio.fail_after(DEADLINE):
-            return await call(self._client)
+                await self._close_unused()
+        client = self._client
+        async with self._in_use(client):
+            with anyio.fail_after(DEADLINE):
+                return await call(client)
+
+    @asynccontextmanager
+    async def _in_use(self, client: ApiClient) -> AsyncIterator[None]:
+        """Have *client* stay open for as long as the block runs, whatever becomes of our credentials."""
+        self._users[client] += 1
+        try:
+            yield
+        finally:
+            self._users[client] -= 1
+            await self._close_unused()
+
+    async def _close_unused(self) -> None:
+        """Close those of earlier credentials: each would keep connections, and some are renewed every few minutes."""
+        unused = [client for client, users in self._users.items() if not users and client is not self._client]
+        for client in unused:
+            del self._users[client]
+        with anyio.CancelScope(shield=True):
+            for client in unused:
+                await client.close()
 
     def _new_client(self) -> ApiClient:
-        """A client with the present credentials. The earlier ones stay open: connections use them."""
+        """A client with the present credentials."""
         try:
             client = ApiClient(self._access.configuration)
         except (ssl.SSLError, OSError) as error:
             fault = f"the certificates of context {self._access.context} can't be used: {error.strerror}"
             raise KubeconfigError(self._access.path, fault) from error
-        self._clients.push_async_callback(client.close)
+        self._users[client] = 0
         return client
 
     @contextmanager

@@ -11,9 +11,10 @@ from typing import Any
 import anyio
 import pytest
 import yaml  # type: ignore[import-untyped]  # kubeconfigs are changed with it
+from kubernetes_asyncio.client import ApiClient, Configuration
 
 from imgbuilder.kube import cluster as cluster_module
-from imgbuilder.kube.cluster import connected
+from imgbuilder.kube.cluster import Cluster, connected
 from imgbuilder.kube.errors import (
     ClusterFaultError,
     ClusterUnreachableError,
@@ -25,6 +26,7 @@ from imgbuilder.kube.errors import (
     NotAllowedError,
     NotLoggedInError,
 )
+from imgbuilder.kube.targets import PodPort
 from tests.world.certificates import Authority
 from tests.world.kube import TOKEN, Kubernetes, certificate_user, exec_user
 
@@ -86,6 +88,45 @@ async def test_with_a_program(kubernetes: Kubernetes, tmp_path: Path) -> None:
         for _ in range(3):
             group.start_soon(lambda: cluster.secret(SECRET, namespace="default"))
     assert (tmp_path / "runs").read_text().count("run") == 2
+
+
+async def test_clients_of_earlier_credentials_are_closed(
+    kubernetes: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as nothing uses their connections: a port-forward does for as long as it is open."""
+    opened: set[ApiClient] = set()
+
+    class Counted(ApiClient):
+        def __init__(self, configuration: Configuration) -> None:
+            super().__init__(configuration)
+            opened.add(self)
+
+        async def close(self) -> None:
+            await super().close()
+            opened.remove(self)
+
+    monkeypatch.setattr(cluster_module, "ApiClient", Counted)
+    kubeconfig = kubernetes.kubeconfig(tmp_path / "kubeconfig", exec_user(tmp_path, "0"))
+
+    async def renewed(cluster: Cluster, token: str) -> None:
+        kubernetes.tokens = {token}
+        exec_user(tmp_path, token)
+        await cluster.secret(SECRET, namespace="default")
+
+    with socket.create_server(("127.0.0.1", 0)) as pod:
+        kubernetes.add_pod("one", "service", {8080: pod.getsockname()[1]})
+        async with connected(kubeconfig=kubeconfig) as cluster:
+            await renewed(cluster, "1")
+            assert len(opened) == 1
+            async with cluster.port_forward(PodPort(namespace="default", pod="one", port=8080)) as websocket:
+                await renewed(cluster, "2")
+                await renewed(cluster, "3")
+                assert len(opened) == 2
+                await websocket.ping()  # would raise
+            assert len(opened) == 1
+            await renewed(cluster, "4")
+            assert len(opened) == 1
+    assert not opened
 
 
 async def test_as_kubectl_finds_it(kubeconfig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
