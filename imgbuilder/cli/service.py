@@ -126,7 +126,8 @@ async def running(config: Config, *, debug: bool = False) -> AsyncIterator[Runni
             metrics=metrics,
         )
         Endings(tracker=tracker, images=images, workspaces=workspaces, tasks=tasks)
-        watcher = Watcher(workspaces=workspaces, tracker=tracker, metrics=metrics)
+        address = config.orchestrator.wsman.address
+        watcher = Watcher(address=address, workspaces=workspaces, tracker=tracker, metrics=metrics)
         builder = Builder(resolver=resolver, tracker=tracker, launcher=launcher, own_credentials=images)
         image_builder = ImageBuilder(resolver=resolver, builder=builder, tracker=tracker, logs=logs)
         metrics.observe_subscribers(bus.subscribers)

@@ -37,12 +37,20 @@ YIELD_EVERY: Final = 64
 """After so many changes in a row, or workspaces of a list, other tasks get their turn."""
 
 
+REPEAT: Final = 60.0
+"""Seconds after which a reason is logged again that has not changed since the last attempt."""
+
+
 class Watcher:
-    """Feeds the tracker with what the workspace manager says."""
+    """Feeds the tracker with what the workspace manager says.
+
+    :param address: where that is, for the log.
+    """
 
     def __init__(
         self,
         *,
+        address: str,
         workspaces: WorkspaceManager,
         tracker: Tracker,
         metrics: Metrics,
@@ -55,6 +63,8 @@ class Watcher:
         self._relist = relist
         self._jitter = jitter
         self._listed = False
+        self._address = address
+        self._told: tuple[str, float] | None = None
         self.subscribed = anyio.Event()
         """Set once the workspace manager was subscribed to and listed for the first time."""
 
@@ -68,13 +78,24 @@ class Watcher:
             lasted = anyio.current_time() - opened_at
             self._metrics.watcher_reconnected()
             if failure is None and lasted >= RECONNECT.limit:
-                log.info("subscription ended")
+                log.info("subscription ended", address=self._address)
                 attempt = 0
                 continue
             attempt = 0 if self._listed else attempt + 1
             delay = RECONNECT.delay(attempt, self._jitter())
-            log.warning("subscription lost", reason=failure or "ended", again_in=round(delay, 2))
+            self._tell(failure or "ended", delay)
             await anyio.sleep(delay)
+
+    def _tell(self, reason: str, delay: float) -> None:
+        """Log why there is no subscription; the same *reason* not at every attempt while there is none."""
+        now = anyio.current_time()
+        if not self._listed and self._told is not None:
+            told, at = self._told
+            if reason == told and now - at < REPEAT:
+                return
+        self._told = reason, now
+        event = "subscription lost" if self.subscribed.is_set() else "workspace manager not reached yet"
+        log.warning(event, address=self._address, reason=reason, again_in=round(delay, 2))
 
     async def _subscription(self) -> str | None:
         """Take in what one subscription brings; why it failed, or None if it ended cleanly."""
@@ -117,7 +138,7 @@ class Watcher:
             try:
                 seen = await self._workspaces.list()
             except WorkspaceManagerError as error:
-                log.warning("workspaces not listed", reason=error.fault)
+                log.warning("workspaces not listed", address=self._address, reason=error.fault)
                 await anyio.sleep(RECONNECT.delay(attempt, self._jitter()))
                 attempt += 1
             else:

@@ -165,6 +165,7 @@ class Life:
             jitter=self._chance.random,
         )
         self._watcher = Watcher(
+            address="ws-manager",
             workspaces=replica.manager,
             tracker=self.tracker,
             metrics=metrics,

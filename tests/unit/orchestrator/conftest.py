@@ -72,6 +72,7 @@ def assemble(workspaces: FakeWorkspaces, images: FakeImages, tasks: Tasks) -> Or
         tracker=tracker,
         launcher=launcher,
         watcher=Watcher(
+            address="wsman.test:8080",
             workspaces=workspaces,
             tracker=tracker,
             metrics=metrics,

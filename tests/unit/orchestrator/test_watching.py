@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from structlog.testing import capture_logs
 
 from imgbuilder.core.builds import ENDED_WHILE_AWAY, NO_IMAGE, BuildState
 from imgbuilder.core.errors import BuildNotFoundError
@@ -190,6 +192,43 @@ async def test_reconnects_back_off_to_five_seconds(orchestrator: Orchestrator) -
         orchestrator.workspaces.down = False
         await anyio.sleep(5.1)
         assert len(orchestrator.workspaces.subscribers) == 1
+
+
+def losses(logs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """What was said of the subscription, with the address and the reason."""
+    return [(line["event"], line["address"], line["reason"]) for line in logs if "again_in" in line]
+
+
+async def test_a_long_loss_is_told_once_a_minute(orchestrator: Orchestrator) -> None:
+    """With the address; at once when its reason is another, and when it is another loss."""
+    lost = "subscription lost", "wsman.test:8080"
+    with capture_logs() as logs:
+        async with watching(orchestrator):
+            orchestrator.workspaces.down = True
+            orchestrator.workspaces.break_subscriptions()
+            await anyio.sleep(50)
+            assert losses(logs) == [(*lost, "connection lost"), (*lost, "connection refused")]
+            await anyio.sleep(30)
+            assert losses(logs)[2:] == [(*lost, "connection refused")]
+            orchestrator.workspaces.down = False
+            for _ in range(2):
+                await anyio.sleep(5.1)
+                orchestrator.workspaces.break_subscriptions()
+            await anyio.sleep(5.1)
+        assert losses(logs)[3:] == [(*lost, "connection lost")] * 2
+
+
+async def test_what_was_never_there_is_not_lost(orchestrator: Orchestrator) -> None:
+    """At the start it is said that the workspace manager is not reached yet."""
+    orchestrator.workspaces.down = True
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as group:
+            group.start_soon(orchestrator.watcher.run)
+            await anyio.sleep(30)
+            orchestrator.workspaces.down = False
+            await orchestrator.watcher.subscribed.wait()
+            group.cancel_scope.cancel()
+    assert losses(logs) == [("workspace manager not reached yet", "wsman.test:8080", "connection refused")]
 
 
 async def test_an_older_listing_does_not_override_the_stream(orchestrator: Orchestrator) -> None:
