@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -68,23 +69,29 @@ async def client_tls(cluster: Cluster, secret: str, *, namespace: str) -> Client
 
 
 def write(tls: ClientTls, files: TlsFiles) -> None:
-    """Put *tls* into *files*, if it fits together, and make their folder if there is none.
+    """Put *tls* into *files*, and make their folders if there are none.
 
     Each file is replaced in one go, and readable for its owner only, as is a folder that is made.
 
     :raises SecretContentError: if the contents are no certificates or no key, or the key is another certificate's.
     :raises TlsFilesError: if the files can't be written.
     """
-    folder = Path(files.certificate).parent
+    targets = {role: Path(getattr(files, role)) for role in KEYS}  # which both have an attribute for
+    made: dict[str, str] = {}
+    folder = Path()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
-            made = files_in(Path(new))
-            for role in KEYS:  # which both have an attribute for
-                _write(getattr(made, role), getattr(tls, role))
-            _check(tls.secret, made)
-            for role in KEYS:
-                Path(getattr(made, role)).replace(getattr(files, role))
+        with ExitStack() as temporary:
+            for role, target in targets.items():
+                folder = target.parent
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # beside what it replaces, since only within a file system that is done in one go
+                new = temporary.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".new-"))
+                made[role] = str(Path(new, KEYS[role]))
+                _write(made[role], getattr(tls, role))
+            _check(tls.secret, TlsFiles(**made))
+            for role, target in targets.items():
+                folder = target.parent
+                Path(made[role]).replace(target)
     except OSError as error:
         raise TlsFilesError(str(folder), error.strerror or str(error)) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from imgbuilder.kube.errors import SecretContentError, TlsFilesError
 from imgbuilder.kube.tlsfiles import ClientTls, files_in, write
-from imgbuilder.runtime.tls import client_context
+from imgbuilder.runtime.tls import TlsFiles, client_context
 from tests.world.certificates import Authority
 from tests.world.kube import client_secret
 
@@ -84,6 +85,48 @@ def test_what_does_not_fit_changes_nothing(
     assert str(caught.value) == f"secret secret-1: {words}"
     assert Path(files.key).read_bytes() == tls.key
     assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_each_file_may_have_a_folder_of_its_own(tls: ClientTls, tmp_path: Path) -> None:
+    """Made if it is not there; in each, nothing else is left, also of what does not fit."""
+    files = TlsFiles(
+        ca=str(tmp_path / "ca" / "ca.pem"),
+        certificate=str(tmp_path / "certificate" / "client.pem"),
+        key=str(tmp_path / "key" / "client.key"),
+    )
+    write(tls, files)
+    with pytest.raises(SecretContentError):
+        write(replace(tls, key=b"no PEM"), files)
+    client_context(files)
+    assert mode(tmp_path / "key") == 0o700
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
+        "ca/ca.pem",
+        "certificate/client.pem",
+        "key/client.key",
+    ]
+    assert len(list(tmp_path.rglob("*"))) == 6
+
+
+def test_the_file_system_may_change_between_folders(tls: ClientTls, tmp_path: Path) -> None:
+    """As with a folder for keys in memory."""
+    memory = Path("/dev/shm")  # it is another file system; the folder in it is ours alone
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        files = replace(files_in(tmp_path), key=str(Path(folder, "tls.key")))
+        write(tls, files)
+        client_context(files)
+
+
+def test_the_folder_that_can_not_be_made_is_named(tls: ClientTls, tmp_path: Path) -> None:
+    """Whichever of them it is; nothing is written anywhere."""
+    (tmp_path / "file").touch()
+    files = replace(files_in(tmp_path / "out"), key=str(tmp_path / "file" / "keys" / "tls.key"))
+    with pytest.raises(
+        TlsFilesError, match=f"cannot write certificates to {tmp_path}/file/keys: Not a directory"
+    ):
+        write(tls, files)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_folder_that_can_not_be_written_to(tls: ClientTls, tmp_path: Path) -> None:
