@@ -50,11 +50,14 @@ async def ask_helper(registry: str, helper: Helper, *, time_limit: float = TIME_
 
 
 async def _run(helper: Helper) -> tuple[int, bytes]:
-    process = await anyio.open_process(
-        [f"docker-credential-{helper.name}", "get"],
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with anyio.CancelScope(
+        shield=True
+    ):  # cancelled in between, only the program would be ended, not its children
+        process = await anyio.open_process(
+            [f"docker-credential-{helper.name}", "get"],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     async with process:
         try:
             output = await _converse(process, helper.server)
