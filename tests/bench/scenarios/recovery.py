@@ -17,8 +17,8 @@ ENDING: Final = 500
 CONNECTIONS: Final = 10
 TO_REGISTRY: Final = 8
 AWAY: Final = 1.0
-RUNNING: Final = 11.0
-"""Seconds that the builds have run before: of younger ones the service does not believe that they are gone."""
+RUNNING: Final = 15.0
+"""Seconds that the builds have run before. Of those that changed 10 s ago the service does not believe they are gone."""
 
 TOLD: Final = Row(
     name="recovery",
