@@ -18,7 +18,7 @@ CONNECTIONS: Final = 10
 TO_REGISTRY: Final = 8
 AWAY: Final = 1.0
 RUNNING: Final = 15.0
-"""Seconds that the builds have run before. Of those that changed 10 s ago the service does not believe they are gone."""
+"""Seconds that the builds have run before: that one is gone which changed 10 s ago the service does not believe."""
 
 TOLD: Final = Row(
     name="recovery",
