@@ -12,12 +12,10 @@ import ssl
 from typing import Final
 
 from imgbuilder.client.endpoints import Endpoint
+from imgbuilder.runtime.tlsfaults import HELLO, REFUSALS, TlsFault, tls_fault
 
 LIMIT: Final = 3.0
 """Seconds that each look may take."""
-
-_HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-"""The beginning of HTTP/2: its preface, and settings that change nothing."""
 
 _SETTINGS: Final = b"\x04"
 """The kind of frame that a server of HTTP/2 begins with."""
@@ -35,15 +33,6 @@ MAY_REFUSE_CERTIFICATE: Final = (
 )
 HUNG_UP: Final = "it hung up at once: is that a gRPC server?"
 BROKE: Final = "the connection broke before there was an answer: try again"
-
-_PLAIN_ANSWERS: Final = {
-    "WRONG_VERSION_NUMBER",
-    "RECORD_LAYER_FAILURE",
-    "PACKET_LENGTH_TOO_LONG",
-    "HTTP_REQUEST",
-}
-_NAME_MISMATCHES: Final = {62, 64}
-"""OpenSSL's codes for a certificate that is another host's, or another IP address'."""
 
 
 def of_connecting(error: BaseException, endpoint: Endpoint) -> str:
@@ -76,7 +65,7 @@ def of_silence(endpoint: Endpoint) -> str:
 def _greet(endpoint: Endpoint) -> str:
     with _connected(endpoint) as plain:
         try:
-            plain.sendall(_HELLO)
+            plain.sendall(HELLO)
             answer = plain.recv(64)
         except OSError:
             answer = b""
@@ -96,7 +85,7 @@ def _greet_with_tls(endpoint: Endpoint, context: ssl.SSLContext) -> str:
             return "it speaks TLS, but not HTTP/2: is the port right?"
         # In TLS 1.3 a server looks at our certificate after the handshake. Some say what they think, some just go.
         try:
-            secured.sendall(_HELLO)
+            secured.sendall(HELLO)
             if secured.recv(64):
                 return BROKE  # it has taken us in
         except TimeoutError:
@@ -116,7 +105,7 @@ def _speaks_tls(endpoint: Endpoint) -> bool:
         with _connected(endpoint) as plain, context.wrap_socket(plain):
             return True
     except ssl.SSLError as error:
-        return "ALERT" in (error.reason or "")
+        return tls_fault(error) in REFUSALS
     except OSError:
         return False
 
@@ -125,26 +114,22 @@ def _connected(endpoint: Endpoint) -> socket.socket:
     return socket.create_connection((endpoint.address.host, endpoint.address.port), timeout=LIMIT)
 
 
-def _of_certificate(error: ssl.SSLCertVerificationError, endpoint: Endpoint) -> str:
-    name = endpoint.server_name or endpoint.address.host
-    if error.verify_code in _NAME_MISMATCHES:
-        return f"its certificate is not for {name}: say whose it is with --tls-server-name"
-    return f"its certificate is not trusted ({error.verify_message}): name its authority with --tls-ca"
-
-
 def _of_tls(error: ssl.SSLError, endpoint: Endpoint) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return _of_certificate(error, endpoint)
-    reason = error.reason or ""
-    if reason in _PLAIN_ANSWERS:
-        return NO_TLS
-    if "CERTIFICATE_REQUIRED" in reason:
-        return WANTS_CERTIFICATE
-    if "ALERT" in reason and ("CERTIFICATE" in reason or "CA" in reason.split("_")):
-        return REFUSED_CERTIFICATE
-    if isinstance(error, ssl.SSLEOFError):
-        return NO_TLS
-    return f"TLS failed: {reason.lower().replace('_', ' ') or error}"
+    match tls_fault(error):
+        case TlsFault.OTHER_NAME:
+            name = endpoint.server_name or endpoint.address.host
+            return f"its certificate is not for {name}: say whose it is with --tls-server-name"
+        case TlsFault.UNTRUSTED | TlsFault.EXPIRED:
+            why = getattr(error, "verify_message", "")
+            return f"its certificate is not trusted ({why}): name its authority with --tls-ca"
+        case TlsFault.PLAIN | TlsFault.HUNG_UP:
+            return NO_TLS
+        case TlsFault.WANTS_CERTIFICATE:
+            return WANTS_CERTIFICATE
+        case TlsFault.REFUSED_CERTIFICATE:
+            return REFUSED_CERTIFICATE
+        case TlsFault.REFUSED | TlsFault.OTHER:
+            return f"TLS failed: {(error.reason or '').lower().replace('_', ' ') or error}"
 
 
 def _refused(error: BaseException) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from imgbuilder.client.errors import InvalidOptionError
 from imgbuilder.runtime.grpc.addresses import Address, InvalidAddressError, parse_address
-from imgbuilder.runtime.tls import ALPN, TlsFileError, TlsFiles, client_context
+from imgbuilder.runtime.tls import TlsFileError, TlsFiles, client_context
 
 DEFAULT_PORT: Final = 8080
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:/{1,3}", re.IGNORECASE)
@@ -61,29 +60,10 @@ def client_tls(*, ca: str, certificate: str, key: str) -> ssl.SSLContext:
     if bool(certificate) != bool(key):
         raise InvalidOptionError("--tls-cert, --tls-key", "give both of them, or none")
     try:
-        if certificate:
-            return client_context(TlsFiles(certificate=certificate, key=key, ca=ca))
-        return _anonymous_context(ca)
+        return client_context(TlsFiles(certificate=certificate, key=key, ca=ca))
     except TlsFileError as error:
         option = {"ca": "--tls-ca", "certificate": "--tls-cert", "key": "--tls-key"}[error.role]
         raise InvalidOptionError(option, str(error)) from error
-
-
-def _anonymous_context(ca: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(ALPN)
-    if not ca:
-        context.load_default_certs()
-        return context
-    try:
-        Path(ca).read_bytes()
-        context.load_verify_locations(cafile=ca)
-    except ssl.SSLError as error:
-        raise TlsFileError("ca", ca, "is not a certificate in PEM") from error
-    except OSError as error:
-        raise TlsFileError("ca", ca, f"cannot be read: {error.strerror}") from error
-    return context
 
 
 def _is_plain_ipv6(text: str) -> bool:

@@ -48,7 +48,8 @@ class TlsFileError(ImgbuilderError):
 class TlsFiles:
     """The files of one side, in PEM.
 
-    :ivar certificate: what this side shows: its certificate, then those between it and its authority.
+    :ivar certificate: what this side shows: its certificate, then those between it and its authority; empty, with
+        *key*, for a client that shows none.
     :ivar key: of the certificate, not encrypted.
     :ivar ca: the authorities that this side trusts; empty for none on a server, the system's on a client.
     """
@@ -73,7 +74,7 @@ def server_context(files: TlsFiles, *, require_client_certificate: bool = False)
 
 
 def client_context(files: TlsFiles) -> ssl.SSLContext:
-    """What a client connects with, showing its certificate and checking the server's and its name.
+    """What a client connects with, showing its certificate, if it has one, and checking the server's and its name.
 
     :raises TlsFileError: if a file can't be used.
     """
@@ -120,6 +121,12 @@ def _loaded(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
     context.set_alpn_protocols(ALPN)
     if files.ca:
         _load_certificates(context, "ca", files.ca)
+    if files.certificate or files.key or context.protocol is not ssl.PROTOCOL_TLS_CLIENT:
+        _load_own(context, files)
+    return context
+
+
+def _load_own(context: ssl.SSLContext, files: TlsFiles) -> None:
     # A certificate is read alone first, so that the error can tell which of the two is at fault.
     _load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "certificate", files.certificate)
     _check_readable("key", files.key)
@@ -131,7 +138,6 @@ def _loaded(context: ssl.SSLContext, files: TlsFiles) -> ssl.SSLContext:
         else:
             fault = "is not a private key in PEM, or is encrypted"
         raise TlsFileError("key", files.key, fault) from error
-    return context
 
 
 def _load_certificates(context: ssl.SSLContext, role: str, path: str) -> None:

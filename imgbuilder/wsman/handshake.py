@@ -13,18 +13,18 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
 from imgbuilder.core.errors import ImgbuilderError
+from imgbuilder.runtime.tlsfaults import HELLO, REFUSALS, TlsFault, tls_fault
 from imgbuilder.wsman.client import SERVER_NAME
 from imgbuilder.wsman.target import parse_target
 
 DEADLINE: Final = 10.0
 """Seconds for all of it."""
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""How HTTP/2 begins. Servers have to answer; with TLS 1.3 that is when they say what they think of a certificate."""
-
-EXPIRED: Final = 10
-OTHER_NAME: Final = {62, 64}
-"""OpenSSL's numbers for what is wrong with a certificate."""
+UNTRUSTED: Final = {
+    TlsFault.EXPIRED: "its certificate has expired",
+    TlsFault.OTHER_NAME: f"its certificate is not for {SERVER_NAME}, the name of workspace managers",
+    TlsFault.UNTRUSTED: "its certificate is not from our authority",
+}
 
 
 class HandshakeError(ImgbuilderError):
@@ -83,22 +83,22 @@ async def _shake_hands(address: str, stream: ByteStream, tls: ssl.SSLContext) ->
             stream, hostname=SERVER_NAME, ssl_context=tls, standard_compatible=False
         )
         trusted = True  # by us; what it thinks of us shows when it is spoken to
-        await secure.send(PREFACE)
+        await secure.send(HELLO)
         await secure.receive(1)
-    except ssl.SSLCertVerificationError as error:
-        raise UntrustedServerError(address, _untrusted(error)) from error
     except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        reason = getattr(error, "reason", None) or ""
-        if trusted or "ALERT" in reason:  # not all say it: some only close the connection
-            raise UntrustedClientError(address, "it does not accept our certificate") from error
-        if reason:
-            raise NoTlsError(address, "it does not speak TLS") from error
-        raise NobodyThereError(address, "it closes connections at once") from error
+        fault = tls_fault(error) if isinstance(error, ssl.SSLError) else TlsFault.HUNG_UP
+        raise _error_of(address, fault, trusted=trusted) from error
 
 
-def _untrusted(error: ssl.SSLCertVerificationError) -> str:
-    if error.verify_code == EXPIRED:
-        return "its certificate has expired"
-    if error.verify_code in OTHER_NAME:
-        return f"its certificate is not for {SERVER_NAME}, the name of workspace managers"
-    return "its certificate is not from our authority"
+def _error_of(address: str, fault: TlsFault, *, trusted: bool) -> HandshakeError:
+    """What to say of *fault*.
+
+    :param trusted: whether it came after we had accepted the certificate of the other side.
+    """
+    if fault in UNTRUSTED:
+        return UntrustedServerError(address, UNTRUSTED[fault])
+    if trusted or fault in REFUSALS:  # not all say it: some only close the connection
+        return UntrustedClientError(address, "it does not accept our certificate")
+    if fault is TlsFault.HUNG_UP:
+        return NobodyThereError(address, "it closes connections at once")
+    return NoTlsError(address, "it does not speak TLS")
