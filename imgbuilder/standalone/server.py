@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio
 import structlog
@@ -70,6 +71,7 @@ async def running_standalone(settings: StandaloneSettings) -> AsyncIterator[Stan
 
     :raises ImgbuilderError: if it can't start; the text is for its owner.
     """
+    pull_secret = _pull_secret(settings.pull_secret_file)  # what can't be used is told at once
     async with AsyncExitStack() as stack:
         data = stack.enter_context(open_data_folder(settings.data_dir.absolute()))
         await to_thread.run_sync(end_marked, data.path)  # what a killed run left
@@ -91,7 +93,7 @@ async def running_standalone(settings: StandaloneSettings) -> AsyncIterator[Stan
         steps = Steps(
             session=session,
             engine=engine.engine,
-            keys=_keychain(settings, tasks, stack),
+            keys=_keychain(pull_secret, tasks, stack),
             settings=_build_settings(settings, data, insecure),
         )
         addresses: list[str] = []
@@ -130,14 +132,18 @@ async def _registry(
     return await stack.enter_async_context(context)
 
 
-def _keychain(settings: StandaloneSettings, tasks: Tasks, stack: AsyncExitStack) -> Keychain:
+def _pull_secret(file: Path | None) -> PullSecret | None:
+    if file is None:
+        return None
+    try:
+        return PullSecret(file)
+    except DockerConfigError as error:
+        raise PullSecretError(f"--pull-secret-file: {file}: {error.fault}") from error
+
+
+def _keychain(pull_secret: PullSecret | None, tasks: Tasks, stack: AsyncExitStack) -> Keychain:
     """The credentials in the pull secret, which is watched for changes."""
-    pull_secret = None
-    if settings.pull_secret_file is not None:
-        try:
-            pull_secret = PullSecret(settings.pull_secret_file)
-        except DockerConfigError as error:
-            raise PullSecretError(f"{settings.pull_secret_file}: {error.fault}") from error
+    if pull_secret is not None:
         tasks.spawn(pull_secret.watch, name="watch the pull secret")
         stack.callback(pull_secret.stop)
     return Keychain(pull_secret=pull_secret, ecr=None, tasks=tasks)
