@@ -26,8 +26,7 @@ A build takes a few seconds and {outcome}.
 With the ports as they are by default, config/example.json fits:
 
     imgbuilder run --config config/example.json
-    grpcurl -plaintext -d '{{"source": {{"ref": {{"ref": "{base_image}"}}}}, "triggered_by": "me"}}' \\
-        127.0.0.1:8080 builder.ImageBuilder/Build
+    imgbuilder build --ref {base_image}
 
 Ctrl-C ends it.
 """
