@@ -11,6 +11,7 @@ import anyio
 import structlog
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
+from h2.exceptions import StreamClosedError
 
 from imgbuilder.api.statuses import INTERNAL_ERROR, ShuttingDownError, answer_to
 from imgbuilder.runtime.grpc.interceptors import TYPES, Call, Proceed, Service
@@ -112,7 +113,7 @@ def _code_of(error: BaseException, call: Call) -> Status:
     match error:
         case GRPCError():
             return error.status
-        case StreamTerminatedError():
+        case StreamTerminatedError() | StreamClosedError():
             return Status.CANCELLED
         case asyncio.CancelledError():
             return call.status_of_cancellation()
@@ -124,8 +125,8 @@ async def map_errors(call: Call, proceed: Proceed) -> None:
     """Make statuses of errors. Those that nobody thought of are logged, and told as INTERNAL."""
     try:
         await proceed()
-    except (GRPCError, StreamTerminatedError):
-        raise
+    except (GRPCError, StreamTerminatedError, StreamClosedError):
+        raise  # the last two: the caller has gone, perhaps while it was being answered
     except Exception as error:
         answer = answer_to(error, call.method)
         if answer is None:

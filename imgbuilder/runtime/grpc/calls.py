@@ -19,7 +19,7 @@ from grpclib.events import _DispatchServerEvents
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.metadata import Deadline
 from grpclib.utils import DeadlineWrapper, Wrapper
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 
 from imgbuilder.runtime.grpc.callstream import CallStream, Receiving
 from imgbuilder.runtime.grpc.codec import ProtoCodec
@@ -182,7 +182,7 @@ class Calls(grpclib.protocol.AbstractHandler):
                 await method.func(call)
         except GRPCError as error:
             return error.status, error.message
-        except StreamTerminatedError:
+        except (StreamTerminatedError, StreamClosedError):
             return None
         except Exception as error:  # noqa: BLE001  # the caller is told, and the log unless it was mapped
             if wrapper.cancelled:
