@@ -148,7 +148,8 @@ class Truth:
         printed = censored(built.workspace, self.supervisors.printed[build_id])
         if log == CONNECTING + CONNECTED + printed:
             return
-        if built.began > self.trouble_until:
+        forgotten = len(printed) > REMEMBERED and printed.endswith(log.removeprefix(CONNECTING + CONNECTED))
+        if built.began > self.trouble_until and not forgotten:
             self.break_promise(
                 f"log of {build_id}: {len(log)} bytes for {len(printed)}, and nothing was wrong"
             )
