@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -98,6 +99,7 @@ async def soak(minutes: float, seed: int) -> tuple[Truth, Watch, Disturbances]:
         )
         service = CountedService(config, folder, group, name="service", port=free_port(), program=COUNTED)
         service.truth, service.counted = truth, {}
+        stack.callback(service.send_signal, signal.SIGKILL)  # does nothing where it has ended as it should
         await service.start()
         network = await stack.enter_async_context(TcpProxy(service.port))
         load = Load(truth=truth, servers=[Server(service.port, 4), Server(network.port, 4)], chance=chance)
