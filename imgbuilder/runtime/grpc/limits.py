@@ -71,13 +71,15 @@ class Room:
     """How many more calls there may be, over all connections.
 
     What a connection may have is bounded by what is left for all: four times as much. So one that takes what it
-    can get never takes the last, and however many do, one with few calls gets its next.
+    can get leaves a fifth to others. A tenth is kept for connections with few calls: they get their next as long as
+    there are no more of them than that goes round to.
 
     :param total: calls at the same time. Those with large headers, which are kept, count as several.
     """
 
     def __init__(self, total: int) -> None:
         self._left = total
+        self._kept = total // KEPT
 
     @property
     def left(self) -> int:
@@ -86,7 +88,8 @@ class Room:
 
     def take(self, weight: int, own: int) -> bool:
         """Take room for a call of *weight* on a connection whose calls weigh *own*; False if it gets none."""
-        if weight > self._left or own >= SHARE * self._left:
+        left = self._left if own < FEW else self._left - self._kept
+        if weight > left or own >= SHARE * left:
             return False
         self._left -= weight
         return True
@@ -98,6 +101,11 @@ class Room:
 
 SHARE: Final = 4
 """How many times what is left for all a connection may have."""
+
+KEPT: Final = 10
+"""Which part of all is kept for connections with few calls: a tenth."""
+
+FEW: Final = 8
 
 HEADERS_OF_ONE: Final = 4 << 10
 """Bytes of headers that a call has for the weight of one."""

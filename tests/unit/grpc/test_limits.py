@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgbuilder.runtime.grpc.http2 import FloodError, FloodGuard
-from imgbuilder.runtime.grpc.limits import FLOODS, Allowance, CutOff, Flood, Room, weight_of
+from imgbuilder.runtime.grpc.limits import FEW, FLOODS, Allowance, CutOff, Flood, Room, weight_of
 
 
 class Clock:
@@ -123,15 +123,34 @@ def test_there_is_room_for_newcomers(total: int, greedy: int, weight: int) -> No
         assert max(own) - min(own) <= weight
 
 
-def test_one_connection_has_at_most_four_fifths() -> None:
+def test_one_connection_leaves_a_fifth_beside_what_is_kept() -> None:
     """And what was given back is there again."""
     room, own = Room(20_000), 0
     while room.take(1, own):
         own += 1
-    assert own == 16_000
+    assert own == (20_000 - 2_000) * 4 // 5
     for _ in range(own):
         room.give_back(1)
     assert room.left == 20_000
+
+
+def test_what_is_kept_goes_round_to_connections_with_few_calls() -> None:
+    """Also where others have taken all they can, one after the other."""
+    room = Room(2_000)
+    taken = []
+    for _ in range(30):
+        own = 0
+        while own < 60 and room.take(1, own):
+            own += 1
+        taken.append(own)
+    for _ in range(20):
+        own = 0
+        while room.take(1, own):
+            own += 1
+        taken.append(own)
+    assert min(taken) == FEW
+    assert sum(taken) <= 2_000
+    assert room.take(1, FEW - 1)
 
 
 def test_large_headers_weigh() -> None:
