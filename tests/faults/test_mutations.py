@@ -22,7 +22,7 @@ def tried(*names: str) -> subprocess.CompletedProcess[str]:
 def test_a_mechanism_that_is_switched_off_is_missed_by_the_test_that_is_named() -> None:
     """One of the simulation's, and some of the others."""
     ended = tried("no_censoring", "a_cursor_that_is_off_by_one", "no_redaction_of_what_is_logged")
-    assert ended.returncode == 0
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     simulated, by_test, by_another = ended.stdout.splitlines()
     assert simulated == "5 no_censoring: simulation, seed 1: a log is what was printed"
     assert by_test.endswith("test_store.py::test_a_reader_gets_what_is_there_and_then_what_comes`")

@@ -82,6 +82,9 @@ def by_test(mutation: Mutation) -> Row:
                 "-x",
                 "-p",
                 "no:cacheprovider",
+                # what an earlier one left to the garbage collector is not the test's
+                "-p",
+                "no:unraisableexception",
                 "--assert=plain",
                 "-o",
                 f"timeout={SECONDS}",
