@@ -219,7 +219,7 @@ async def _serving(
                     # Only then GOAWAY: some clients, grpclib's too, drop what they wait for when they see it.
                     with anyio.move_on_after(FAREWELL):
                         await server.drained()
-                    server.drain()
+                    await server.drain()
                     await server.drained()
 
 

@@ -44,12 +44,8 @@ class Accepting:
 
     async def stop(self) -> None:
         """Accept no more. Those that the system has taken and nobody has accepted are closed."""
-        self.stop_soon()
-        await asyncio.wait([self._task])
-
-    def stop_soon(self) -> None:
-        """The same, without waiting for it."""
         self._task.cancel()
+        await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         failing = False

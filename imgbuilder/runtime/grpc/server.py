@@ -118,10 +118,13 @@ class Server:
         """How many calls have not ended."""
         return self._calls.open
 
-    def drain(self) -> None:
-        """Take no new connections and no new calls, and tell all peers so; open calls go on."""
+    async def drain(self) -> None:
+        """Take no new connections and no new calls, and tell all peers so; open calls go on. Never takes long.
+
+        Peers are told when nobody listens any more: one that comes back at once must not be taken in again.
+        """
         if self._accepting is not None:
-            self._accepting.stop_soon()
+            await self._accepting.stop()
         for protocol in self._connections:
             protocol.leave()
 

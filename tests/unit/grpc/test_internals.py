@@ -69,6 +69,6 @@ async def test_with_other_libraries_it_serves_as_grpclib_does(monkeypatch: pytes
         assert (await ask(channel, "Echo", ref="hi")).content == b"hi"
         with pytest.raises(GRPCError, match="no"):
             await replies(channel)
-        served.server.drain()
+        await served.server.drain()
         await served.server.drained()
     assert len(seen) == 2

@@ -37,8 +37,8 @@ async def test_drain() -> None:
     async with serving(handler, STREAMING) as served, raw_client(served.address) as client:
         number = client.open(head("/test.Service/Call"))
         await handler.begun.wait()
-        served.server.drain()
-        served.server.drain()  # again, which does nothing
+        await served.server.drain()
+        await served.server.drain()  # again, which does nothing
         late = client.open()  # was on its way already
         await client.until(lambda: client.goaway is not None)
         assert client.goaway is not None
@@ -62,7 +62,7 @@ async def test_drain() -> None:
 async def test_drain_closes_idle_connections_and_takes_no_new_ones() -> None:
     """Nobody has to wait for those."""
     async with serving() as served, raw_client(served.address) as client:
-        served.server.drain()
+        await served.server.drain()
         await client.until_closed()
         assert client.goaway is not None
         await served.server.drained()
