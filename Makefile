@@ -7,8 +7,9 @@ VENV_PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.up-to-date
 CONFIG ?= config/example.json
 ARGS ?=
-# Files in the order in which they are collected: those that take long come first.
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Files in the order in which they are collected: those that take long come first. In CI one after the other: there
+# time is plenty, and a test that waits for something must not be held up by its neighbours.
+SIDE_BY_SIDE := $(if $(CI),,-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 BASE ?=
 CACHES := .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache build dist
 

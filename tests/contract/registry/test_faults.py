@@ -184,7 +184,7 @@ async def test_what_may_pass_is_tried_three_times_more(looking: Looking, fault: 
 
 async def test_no_answer_in_time_may_pass_as_well(looking: Looking) -> None:
     """The look-up goes on with the time that is left."""
-    async with FakeRegistry() as registry, looking(registry, timeout=0.5) as images:
+    async with FakeRegistry() as registry, looking(registry, timeout=3) as images:
         registry.put_image("a")
         registry.fail_next(Hang())
         await resolve(images, registry, retry=True)
@@ -242,10 +242,10 @@ async def test_a_registry_that_asks_for_more_time_than_there_is(looking: Looking
 
 async def test_a_lookup_as_a_whole_has_a_time_limit(looking: Looking) -> None:
     """However its requests add up."""
-    registry = FakeRegistry(authentication="token", anonymous=True, latency=0.15)
-    async with registry, looking(registry, timeout=5, lookup_timeout=0.4) as images:
+    registry = FakeRegistry(authentication="token", anonymous=True, latency=0.6)
+    async with registry, looking(registry, timeout=5, lookup_timeout=1.6) as images:
         registry.put_image("a")
-        with pytest.raises(RegistryUnreachableError, match=r"no answer within 0\.4 s"):
+        with pytest.raises(RegistryUnreachableError, match=r"no answer within 1\.6 s"):
             await resolve(images, registry)
         assert registry.seen()[:2] == ["GET manifest", "GET token"]
 

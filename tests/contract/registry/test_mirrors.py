@@ -53,7 +53,7 @@ async def test_a_mirror_that_does_not_help(looking: Looking, fault: Fault) -> No
         mirror.put_image("a")
         mirror.fail_next(fault)
         mirrors = {registry.host: mirror.url}
-        async with looking(registry, mirrors=mirrors, timeout=0.5 if fault == Hang() else 15) as images:
+        async with looking(registry, mirrors=mirrors, timeout=3 if fault == Hang() else 15) as images:
             assert await resolve(images, registry, retry=True) == f"{registry.host}/a@{digest}"
         assert (len(mirror.requests), len(registry.requests)) == (1, 1)
 
@@ -72,7 +72,7 @@ async def test_a_mirror_that_can_not_be_reached_is_left_alone_for_a_while(lookin
     async with FakeRegistry() as registry, FakeRegistry() as mirror:
         registry.put_image("a")
         mirror.fail_next(Hang(), Hang())
-        async with looking(registry, mirrors={registry.host: mirror.url}, timeout=0.5) as images:
+        async with looking(registry, mirrors={registry.host: mirror.url}, timeout=3) as images:
             await resolve(images, registry)
             await resolve(images, registry)
         assert len(mirror.requests) == 1
