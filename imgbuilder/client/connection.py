@@ -14,15 +14,15 @@ from typing import Any, Final, Generic, Self, TypeVar
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
-import h2.exceptions
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality, Status
-from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from grpclib.exceptions import GRPCError
 
 from imgbuilder.client.diagnosis import of_connecting, of_silence
 from imgbuilder.client.endpoints import Endpoint
 from imgbuilder.client.errors import CallError, ConnectionLostError, UnknownCallError, UnreachableError
 from imgbuilder.client.loglines import plain_text
+from imgbuilder.runtime.grpc.calling import BROKEN, NO_ANSWER, next_reply
 from imgbuilder.runtime.grpc.channel import open_channel
 from imgbuilder.runtime.grpc.interruption import Interruption
 
@@ -178,7 +178,7 @@ class Replies(Generic[Reply]):
             raise StopAsyncIteration
         try:
             async with self._connection._errors(self._method, CONNECT_LIMIT):  # noqa: SLF001  # one class in two
-                reply = await self._receive()
+                reply = await next_reply(self._stream)
         except Exception:
             self.ended = True
             raise
@@ -186,17 +186,6 @@ class Replies(Generic[Reply]):
         if reply is None:
             self.ended = True
             raise StopAsyncIteration
-        return reply
-
-    async def _receive(self) -> Reply | None:
-        try:
-            reply = await self._stream.recv_message()
-            if reply is None:
-                await self._stream.recv_trailing_metadata()
-        except StreamTerminatedError:
-            # Servers reset a stream right after its status: the status counts
-            self._stream._maybe_raise()  # noqa: SLF001  # as leaving the call does
-            raise
         return reply
 
 
@@ -213,10 +202,9 @@ def typed_errors(method: str, address: str, limit: float) -> Iterator[None]:
     except TimeoutError as error:
         fault = f"no answer within {limit:g} s: is it, or its registry, slow? see --timeout"
         raise CallError(method, Status.DEADLINE_EXCEEDED.name, fault) from error
-    except (StreamTerminatedError, OSError, h2.exceptions.ProtocolError) as error:
+    except BROKEN as error:
         raise ConnectionLostError(address, str(error) or type(error).__name__) from error
-    except (ProtocolError, AssertionError, NotImplementedError) as error:
-        # grpclib asserts that messages are complete, and knows no compression
+    except NO_ANSWER as error:
         raise CallError(method, Status.INTERNAL.name, f"what came is not an answer: {error}") from error
 
 

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Generic, TypeVar
 
 import anyio
-import h2.exceptions
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality, Status
-from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
+from grpclib.exceptions import GRPCError
 
+from imgbuilder.runtime.grpc.calling import BROKEN, NO_ANSWER, next_reply
 from imgbuilder.runtime.grpc.interruption import Interruption
 from imgbuilder.wsman.errors import (
     WorkspaceExistsError,
@@ -113,22 +113,11 @@ class Replies(Generic[Reply]):
     async def __anext__(self) -> Reply:
         if not self._ended:
             with typed_errors():
-                reply = await self._receive()
+                reply = await next_reply(self._call)
             if reply is not None:
                 return reply
             self._ended = True
         raise StopAsyncIteration
-
-    async def _receive(self) -> Reply | None:
-        try:
-            reply = await self._call.recv_message()
-            if reply is None:
-                await self._call.recv_trailing_metadata()
-        except StreamTerminatedError:
-            # Servers reset a stream right after its status: the status counts
-            self._call._maybe_raise()  # noqa: SLF001  # as leaving the call does
-            raise
-        return reply
 
 
 @contextmanager
@@ -147,11 +136,10 @@ def typed_errors() -> Iterator[None]:
         raise kind(error.status.name, error.message or "") from error
     except TimeoutError as error:
         raise WorkspaceManagerUnavailableError(Status.DEADLINE_EXCEEDED.name, "no answer in time") from error
-    except (StreamTerminatedError, OSError, h2.exceptions.ProtocolError) as error:
+    except BROKEN as error:
         fault = str(error) or type(error).__name__
         raise WorkspaceManagerUnavailableError(Status.UNAVAILABLE.name, fault) from error
-    except (ProtocolError, AssertionError, NotImplementedError) as error:
-        # grpclib asserts that messages are complete, and knows no compression
+    except NO_ANSWER as error:
         raise WorkspaceManagerError(Status.INTERNAL.name, f"not an answer: {error}") from error
 
 
