@@ -6,14 +6,14 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import anyio
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from imgbuilder.pb.builder import BuildInfo, ImageBuilderBase, ListBuildsRequest, ListBuildsResponse
 from imgbuilder.runtime.grpc.codec import ProtoCodec
 from tests.world.serving import GrpcServer
+from tests.world.tcp import tcp_server
 
 
 class Lists(ImageBuilderBase):
@@ -47,21 +47,8 @@ async def grpc(*services: ImageBuilderBase, tls: ssl.SSLContext | None = None) -
 @asynccontextmanager
 async def tcp(handle: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[str]:
     """A server that does *handle* with each connection; its address."""
-
-    async def serve(stream: SocketStream) -> None:
-        async with stream:
-            try:
-                await handle(stream)
-            except (anyio.BrokenResourceError, anyio.EndOfStream):
-                return
-
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as group,
-    ):
-        group.start_soon(listener.serve, serve)
-        yield f"127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
-        group.cancel_scope.cancel()
+    async with tcp_server(handle) as port:
+        yield f"127.0.0.1:{port}"
 
 
 async def http_1(stream: SocketStream) -> None:

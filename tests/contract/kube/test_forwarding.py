@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
+from anyio.abc import SocketStream
 from structlog.testing import capture_logs
 
 from imgbuilder.kube import forwarding as forwarding_module
@@ -26,31 +26,12 @@ from imgbuilder.kube.errors import (
 )
 from imgbuilder.kube.forwarding import Forward, forwarding
 from tests.world.kube import Kubernetes
+from tests.world.tcp import tcp_server
 
 SERVICE = "ws-manager-mk2"
 PORT = 8080
 MUCH = 8 << 20
 """Bytes: more than all buffers on the way hold."""
-
-
-@asynccontextmanager
-async def program(handle: Callable[[SocketStream], Awaitable[None]]) -> AsyncIterator[int]:
-    """What runs in a pod: handles each connection; its port."""
-
-    async def serve(stream: SocketStream) -> None:
-        async with stream:
-            try:
-                await handle(stream)
-            except (anyio.BrokenResourceError, anyio.EndOfStream):
-                return
-
-    async with (
-        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
-        anyio.create_task_group() as group,
-    ):
-        group.start_soon(listener.serve, serve)
-        yield int(listener.extra(SocketAttribute.local_port))
-        group.cancel_scope.cancel()
 
 
 def saying(words: bytes) -> Callable[[SocketStream], Awaitable[None]]:
@@ -99,7 +80,7 @@ async def heard(forward: Forward) -> bytes:
 
 async def test_bytes_go_both_ways(kubernetes: Kubernetes, forward: Opening) -> None:
     """To the pod and back, over as many connections as there are, each with its own."""
-    async with program(saying(b"hello")) as port:
+    async with tcp_server(saying(b"hello")) as port:
         kubernetes.add_pod("one", SERVICE, {PORT: port})
         async with (
             forward() as opened,
@@ -120,7 +101,7 @@ async def test_nothing_is_lost_or_changed(kubernetes: Kubernetes, forward: Openi
     async def send(stream: SocketStream) -> None:
         await stream.send(content)
 
-    async with program(send) as port:
+    async with tcp_server(send) as port:
         kubernetes.add_pod("one", SERVICE, {PORT: port})
         async with forward() as opened, await connected(opened) as stream:
             received = hashlib.sha256()
@@ -148,7 +129,7 @@ async def test_a_slow_reader_holds_the_sender_up(
         await read.wait()
 
     inside, outside = (drink, pour) if direction == "to the pod" else (pour, drink)
-    async with program(inside) as port:
+    async with tcp_server(inside) as port:
         kubernetes.add_pod("one", SERVICE, {PORT: port})
         async with forward() as opened, await connected(opened) as stream, anyio.create_task_group() as group:
             group.start_soon(outside, stream)
@@ -169,7 +150,7 @@ async def test_an_answer_comes_after_all_was_said(kubernetes: Kubernetes, forwar
         await asked.wait()
         await stream.send(b"an answer to " + question)
 
-    async with program(answer) as port:
+    async with tcp_server(answer) as port:
         kubernetes.add_pod("one", SERVICE, {PORT: port})
         async with forward() as opened, await connected(opened) as stream:
             await stream.send(b"a question")
@@ -185,7 +166,7 @@ async def test_a_client_that_is_gone_is_not_waited_for(
 ) -> None:
     """Its connection through the cluster ends, though the pod has nothing to say."""
     monkeypatch.setattr(forwarding_module, "LINGER", 0.05)
-    async with program(saying(b"hello")) as port:
+    async with tcp_server(saying(b"hello")) as port:
         kubernetes.add_pod("one", SERVICE, {PORT: port})
         async with forward() as opened:
             assert await heard(opened) == b"hello"
@@ -197,7 +178,11 @@ async def test_a_client_that_is_gone_is_not_waited_for(
 
 async def test_the_next_pod_takes_over(kubernetes: Kubernetes, forward: Opening) -> None:
     """When a pod is deleted its connections end, and what connects again gets to the one that came."""
-    async with program(saying(b"one")) as one, program(saying(b"two")) as two, program(saying(b"?")) as never:
+    async with (
+        tcp_server(saying(b"one")) as one,
+        tcp_server(saying(b"two")) as two,
+        tcp_server(saying(b"?")) as never,
+    ):
         kubernetes.add_pod("unready", SERVICE, {PORT: never}, ready=False)
         kubernetes.add_pod("other", "other-service", {PORT: never})
         kubernetes.add_pod("one", SERVICE, {PORT: one})
@@ -214,7 +199,7 @@ async def test_the_next_pod_takes_over(kubernetes: Kubernetes, forward: Opening)
 
 async def test_a_pod_that_ends_gets_no_new_connections(kubernetes: Kubernetes, forward: Opening) -> None:
     """While those that it has go on."""
-    async with program(saying(b"one")) as one, program(saying(b"two")) as two:
+    async with tcp_server(saying(b"one")) as one, tcp_server(saying(b"two")) as two:
         kubernetes.add_pod("one", SERVICE, {PORT: one}).ending = True
         kubernetes.add_pod("two", SERVICE, {PORT: two})
         async with forward() as opened:
@@ -225,7 +210,7 @@ async def test_a_pod_that_goes_meanwhile(
     kubernetes: Kubernetes, forward: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that was chosen and is gone when it is connected to is passed over."""
-    async with program(saying(b"one")) as one, program(saying(b"two")) as two:
+    async with tcp_server(saying(b"one")) as one, tcp_server(saying(b"two")) as two:
         kubernetes.add_pod("one", SERVICE, {PORT: one})
         async with forward() as opened:
             kubernetes.add_pod("two", SERVICE, {PORT: two})
@@ -236,7 +221,7 @@ async def test_a_pod_that_goes_meanwhile(
 async def test_ports_by_name(kubernetes: Kubernetes, forward: Opening) -> None:
     """A service names a port that each pod explains."""
     kubernetes.add_service(SERVICE, PORT, target="grpc")
-    async with program(saying(b"hello")) as port:
+    async with tcp_server(saying(b"hello")) as port:
         kubernetes.add_pod("one", SERVICE, {9000: port}, names={"http": 80, "grpc": 9000})
         async with forward() as opened:
             assert await heard(opened) == b"hello"
@@ -244,7 +229,7 @@ async def test_ports_by_name(kubernetes: Kubernetes, forward: Opening) -> None:
 
 async def test_connections_that_are_cut(kubernetes: Kubernetes, forward: Opening) -> None:
     """End for the client, which connects again to the same pod."""
-    async with program(saying(b"hello")) as port:
+    async with tcp_server(saying(b"hello")) as port:
         kubernetes.add_pod("one", SERVICE, {PORT: port})
         async with forward() as opened:
             async with await connected(opened) as stream:
@@ -257,7 +242,7 @@ async def test_connections_that_are_cut(kubernetes: Kubernetes, forward: Opening
 
 async def test_what_fails_later_is_logged_once(kubernetes: Kubernetes, forward: Opening) -> None:
     """Connections that can't be made end; the log says why, until they can be made again."""
-    async with program(saying(b"hello")) as port:
+    async with tcp_server(saying(b"hello")) as port:
         kubernetes.add_pod("one", SERVICE, {PORT: port})
         async with forward() as opened:
             kubernetes.delete_pod("one")
@@ -364,7 +349,7 @@ async def test_more_connections_than_are_allowed_wait(
 ) -> None:
     """Until others end."""
     monkeypatch.setattr(forwarding_module, "CONNECTIONS", 1)
-    async with program(saying(b"hello")) as port:
+    async with tcp_server(saying(b"hello")) as port:
         kubernetes.add_pod("one", SERVICE, {PORT: port})
         async with forward() as opened, await connected(opened) as first, await connected(opened) as second:
             assert await first.receive() == b"hello"
