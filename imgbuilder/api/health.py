@@ -103,9 +103,8 @@ class Health:
 
     async def watch(self, stream: Stream) -> None:
         """Tell the status of a service, and again whenever it has changed."""
-        service = (await receive(stream)).service[
-            :LONGEST_NAME
-        ]  # it is kept for as long as the stream is open
+        # Kept for as long as the stream is open.
+        service = (await receive(stream)).service[:LONGEST_NAME]
         with self._state.changes() as changes:
             told = None
             while True:

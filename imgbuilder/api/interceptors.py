@@ -93,9 +93,8 @@ class Tracing:
         if call.service.startswith("grpc."):
             await proceed()
             return
-        headers = {name: value for name, value in call.metadata.items() if isinstance(value, str)}
         about = {"rpc.system": "grpc", "rpc.service": call.service, "rpc.method": call.method}
-        with self._tracer.serving(call.path.removeprefix("/"), headers, about) as span:
+        with self._tracer.serving(call.path.removeprefix("/"), call.metadata, about) as span:
             code = Status.OK
             try:
                 await proceed()

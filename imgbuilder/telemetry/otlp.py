@@ -82,7 +82,7 @@ class OtlpTracer:
 
     @contextmanager
     def serving(
-        self, name: str, headers: Mapping[str, str], attributes: Mapping[str, Value]
+        self, name: str, headers: Mapping[str, str | bytes], attributes: Mapping[str, Value]
     ) -> Iterator[Span]:
         """See there. Lines that are logged meanwhile have the trace's id."""
         with self._span(name, SpanKind.SERVER, attributes, parent=headers) as span:
@@ -117,7 +117,7 @@ class OtlpTracer:
         kind: SpanKind,
         attributes: Mapping[str, Value],
         *,
-        parent: Mapping[str, str] | None = None,
+        parent: Mapping[str, str | bytes] | None = None,
     ) -> Iterator[trace.Span]:
         with self._tracer.start_as_current_span(
             name,

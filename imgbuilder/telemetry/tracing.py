@@ -37,7 +37,7 @@ class Tracer(Protocol):
     """Makes spans. Those inside of one, also in tasks started there, are its children."""
 
     def serving(
-        self, name: str, headers: Mapping[str, str], attributes: Mapping[str, Value]
+        self, name: str, headers: Mapping[str, str | bytes], attributes: Mapping[str, Value]
     ) -> AbstractContextManager[Span]:
         """A call from outside, a child of what its *headers* (W3C Trace Context) name."""
         ...
