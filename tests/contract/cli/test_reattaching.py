@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 
 import anyio
@@ -90,22 +90,40 @@ async def client_of(port: int) -> AsyncIterator[ImageBuilderClient]:
         yield ImageBuilderClient(connection)
 
 
+@asynccontextmanager
+async def following(
+    proxy: TcpProxy, request: BuildRequest, watcher: Watcher
+) -> AsyncIterator[list[BuildResponse]]:
+    """Follow the build of *request* through *proxy*, until it has ended; how it did is there after the block."""
+    ends: list[BuildResponse] = []
+
+    async def follow() -> None:
+        ends.append(await follow_build(client, request, watcher, lines=LogLines()))
+
+    async with client_of(proxy.port) as client, anyio.create_task_group() as group:
+        group.start_soon(follow)
+        yield ends
+
+
+@contextmanager
+def nobody_there(proxy: TcpProxy) -> Iterator[None]:
+    """Cut *proxy*, and let it reach nobody inside the block."""
+    port, proxy.target_port = proxy.target_port, 1
+    proxy.cut()
+    yield
+    proxy.target_port = port
+
+
 async def test_nothing_is_lost_or_shown_twice(world: World, served: Served) -> None:
     """A connection that breaks is made again: one build, each line once, also if it was to be forced."""
     message, second = anyio.Event(), anyio.Event()
     world.script = in_two_halves(second, message)
     request = BuildRequest(source=reference(world.seed_base_image()), force_rebuild=True)
-    watcher, ends = Watcher(), list[BuildResponse]()
-
-    async def follow(client: ImageBuilderClient) -> None:
-        ends.append(await follow_build(client, request, watcher, lines=LogLines()))
-
+    watcher = Watcher()
     async with (
         TcpProxy(served.running.address.port) as proxy,
-        client_of(proxy.port) as client,
-        anyio.create_task_group() as group,
+        following(proxy, request, watcher) as ends,
     ):
-        group.start_soon(follow, client)
         await watcher.until(lines=len(LOG) + len(LINES))
         proxy.cut()
         await watcher.until(notices=1)
@@ -123,25 +141,17 @@ async def test_a_build_that_ends_while_nobody_watches(world: World, served: Serv
     second = anyio.Event()
     world.script = in_two_halves(second)
     request = BuildRequest(source=reference(world.seed_base_image()))
-    watcher, ends = Watcher(), list[BuildResponse]()
-
-    async def follow(client: ImageBuilderClient) -> None:
-        ends.append(await follow_build(client, request, watcher, lines=LogLines()))
-
+    watcher = Watcher()
     async with (
         TcpProxy(served.running.address.port) as proxy,
-        client_of(proxy.port) as client,
         client_of(served.running.address.port) as another,
-        anyio.create_task_group() as group,
+        following(proxy, request, watcher) as ends,
     ):
-        group.start_soon(follow, client)
         await watcher.until(lines=len(LOG) + len(LINES))
-        port, proxy.target_port = proxy.target_port, 1  # nobody is there
-        proxy.cut()
-        second.set()
-        async with another.build(request) as replies:
-            assert [reply async for reply in replies][-1].status == BuildStatus.done_success
-        proxy.target_port = port
+        with nobody_there(proxy):
+            second.set()
+            async with another.build(request) as replies:
+                assert [reply async for reply in replies][-1].status == BuildStatus.done_success
     assert ends[0].status == BuildStatus.done_success
     assert ends[0].info is not None
     assert watcher.responses[0].info is not None
@@ -171,11 +181,9 @@ async def fail_unseen(
     await watcher.until(lines=len(LOG) + len(LINES))
     async with client.build(replace(request, force_rebuild=False)) as replies:
         await anext(replies)
-        port, proxy.target_port = proxy.target_port, 1  # nobody is there
-        proxy.cut()
-        second.set()
-        assert [reply async for reply in replies][-1].status == BuildStatus.done_failure
-    proxy.target_port = port
+        with nobody_there(proxy):
+            second.set()
+            assert [reply async for reply in replies][-1].status == BuildStatus.done_failure
 
 
 async def test_a_build_that_fails_while_nobody_watches(world: World, served: Served) -> None:
@@ -183,18 +191,12 @@ async def test_a_build_that_fails_while_nobody_watches(world: World, served: Ser
     second = anyio.Event()
     world.script = failing_later(second)
     request = BuildRequest(source=reference(world.seed_base_image()))
-    watcher, ends = Watcher(), list[BuildResponse]()
-
-    async def follow(client: ImageBuilderClient) -> None:
-        ends.append(await follow_build(client, request, watcher, lines=LogLines()))
-
+    watcher = Watcher()
     async with (
         TcpProxy(served.running.address.port) as proxy,
-        client_of(proxy.port) as client,
         client_of(served.running.address.port) as another,
-        anyio.create_task_group() as group,
+        following(proxy, request, watcher) as ends,
     ):
-        group.start_soon(follow, client)
         await fail_unseen(another, proxy, request, watcher, second)
     assert (ends[0].status, ends[0].message) == (BuildStatus.done_failure, FAILED)
     assert watcher.responses[-1] == ends[0]
@@ -223,14 +225,12 @@ async def test_a_forced_build_that_ends_while_nobody_watches(world: World, serve
         ):
             group.start_soon(follow, client)
             await watcher.until(lines=len(LOG) + len(LINES))
-            port, proxy.target_port = proxy.target_port, 1  # nobody is there
-            proxy.cut()
-            second.set()
-            info = watcher.responses[-1].info
-            assert info is not None
-            async with another.logs(build_id=info.build_id) as logs:
-                _ = [reply async for reply in logs]  # until it has ended
-            proxy.target_port = port
+            with nobody_there(proxy):
+                second.set()
+                info = watcher.responses[-1].info
+                assert info is not None
+                async with another.logs(build_id=info.build_id) as logs:
+                    _ = [reply async for reply in logs]  # until it has ended
     assert watcher.responses[-1].status == BuildStatus.running
 
 
