@@ -17,8 +17,9 @@ from anyio.abc import Process
 
 LIMIT: Final = 50.0
 _PROGRAM: Final = """
-import fcntl, runpy, termios
+import fcntl, runpy, signal, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests may run where it is ignored: in the background
 runpy.run_module("imgbuilder", run_name="__main__", alter_sys=True)
 """
 _SEQUENCE: Final = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
